@@ -1,0 +1,61 @@
+"""The `gslb` command: a group whose members are imported only when they are asked for.
+
+An SRE's `gslb get` must not wait for the import of a DNS server, and a machine that runs only the agent need not have the
+control plane's packages: a missing extra is one clear line.
+"""
+
+import importlib
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import click
+from typing_extensions import override
+
+# command -> (module:attribute, the extra that brings its packages, one line of help)
+_MEMBERS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
+    {
+        "serve": ("gslb.control.command:command", "server", "Run a control-plane replica."),
+        "dns": ("dns_frontend.command:command", "dns", "Run a DNS frontend."),
+        "agent": ("agents.command:command", "agent", "Run the node agent of this machine."),
+        "demo": ("gslb.demo.command:command", "demo", "Run a small planet on this machine."),
+    }
+)
+
+
+class LazyGroup(click.Group):
+    """Lists every member from the table above and imports the one that is called."""
+
+    @override
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *_MEMBERS})
+
+    @override
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _MEMBERS:
+            return super().get_command(ctx, cmd_name)
+        path, extra, _ = _MEMBERS[cmd_name]
+        module, _, attribute = path.partition(":")
+        try:
+            command = getattr(importlib.import_module(module), attribute)
+        except ModuleNotFoundError as error:
+            raise click.ClickException(
+                f"`gslb {cmd_name}` needs the package {error.name!r}: pip install 'gslb[{extra}]'"
+            ) from error
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{path} is not a click command")
+        return command
+
+    @override
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = [
+            (name, _MEMBERS[name][2] if name in _MEMBERS else self.commands[name].get_short_help_str(70))
+            for name in self.list_commands(ctx)
+        ]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="gslb")
+def main() -> None:
+    """Global software load balancer: send every client to the nearest place with room."""

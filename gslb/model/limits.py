@@ -1,0 +1,64 @@
+"""Every default and bound of the system in one place. Units are in the names."""
+
+from typing import Final
+
+# Names
+NAME_MAX_CHARS: Final = 63
+REASON_MAX_CHARS: Final = 500
+
+# Periods
+LOAD_REPORT_PERIOD_S: Final = 5.0
+LOAD_REPORT_PERIOD_MIN_S: Final = 1.0
+LOAD_REPORT_PERIOD_MAX_S: Final = 10.0
+DEMAND_REPORT_PERIOD_S: Final = 2.0
+PLAN_PERIOD_S: Final = 5.0
+# Changes that arrive together (a drain, a burst of health reports) are planned once.
+PLAN_COALESCE_S: Final = 0.05
+
+# Leadership and liveness
+LEADER_TTL_S: Final = 3
+LIVENESS_TTL_S: Final = 60
+# A report older than this says nothing about a task's health any more.
+REPORT_STALE_PERIODS: Final = 3
+REAP_AFTER_S: Final = 600.0
+REMOVAL_BUDGET_FRACTION: Final = 0.5
+REMOVAL_BUDGET_WINDOW_S: Final = 30.0
+
+# Drains
+DRAIN_DEFAULT_S: Final = 8 * 3600.0
+DRAIN_MAX_S: Final = 72 * 3600.0
+# What must remain above demand before a drain is admitted.
+DRAIN_HEADROOM_FRACTION: Final = 0.05
+
+# Capacity and demand
+MAX_UTILIZATION_DEFAULT: Final = 0.8
+DEMAND_SMOOTHING: Final = 0.2
+DEMAND_HALF_LIFE_S: Final = 30.0
+# Every locality gets shares, even before its first request.
+DEMAND_FLOOR_RPS: Final = 1e-3
+RATE_MAX_RPS: Final = 1e9
+TASK_CAPACITY_MAX_RPS: Final = 1e6
+
+# The plan
+KM_PER_MS: Final = 100.0
+RTT_MAX_MS: Final = 10_000.0
+TIE_BREAK_MS: Final = 0.01
+STICKINESS_MS: Final = 22.0
+STICKINESS_HALF_LIFE_S: Final = 60.0
+PUBLISH_SHARE_CHANGE: Final = 1e-4
+SHARE_SUM_TOLERANCE: Final = 1e-6
+
+# What one message or record may hold
+SERVICES_MAX: Final = 20_000
+DATACENTERS_MAX: Final = 500
+LOCALITIES_MAX: Final = 20_000
+ENDPOINTS_PER_SERVICE_MAX: Final = 50_000
+TASKS_PER_REPORT_MAX: Final = 20_000
+DEMAND_ROWS_MAX: Final = 50_000
+RECORD_MAX_BYTES: Final = 1_000_000
+
+# DNS
+TTL_DEFAULT_S: Final = 30
+TTL_MAX_S: Final = 86_400
+ADDRESSES_PER_ANSWER_DEFAULT: Final = 2
+ADDRESSES_PER_ANSWER_MAX: Final = 16
