@@ -1,0 +1,57 @@
+# make demo    a small planet on this machine, with Shakespeare served through it
+# make test    the tests
+# make help    the rest
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+
+.PHONY: help setup texts demo test check lint types imports drift gen lock bench clean
+
+help: ## what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+
+setup: ## .venv with the exact versions of requirements.lock
+	@tools/setup.sh
+
+texts: setup ## the works of Shakespeare, downloaded once and verified
+	@$(BIN)/python -m examples.shakespeare.texts
+
+demo: setup texts ## start a small planet on this machine and show it (Ctrl-C ends it)
+	@$(BIN)/gslb demo
+
+test: setup texts ## every test, on real parts
+	$(BIN)/pytest -n 2 --dist loadgroup
+
+check: setup lint types imports drift ## ruff, mypy strict, import-linter, generated-code drift
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/mypy
+
+imports: setup
+	$(BIN)/lint-imports
+
+drift: setup
+	@out=$$(mktemp -d) && trap 'rm -rf "$$out"' EXIT && tools/gen.sh "$$out" && status=0 && \
+	for d in bns/v1 gslb/v1 bns/etcd/v3; do \
+	    diff -r --exclude=__init__.py --exclude=__pycache__ "$$out/$$d" "$$d" || status=1; \
+	done; \
+	[ $$status = 0 ] && echo "generated code is what proto/ says" || { echo "generated code drifted: run 'make gen'" >&2; exit 1; }
+
+gen: ## make the protobuf code anew from proto/
+	tools/gen.sh
+
+lock: setup ## resolve requirements.lock anew
+	$(BIN)/pip install --quiet pip-tools
+	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --strip-extras --generate-hashes --unsafe-package gslb \
+	    --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
+	    --extra dev --output-file requirements.lock pyproject.toml
+
+bench: setup texts ## every benchmark: prints tables, writes bench/out/*.json
+	$(BIN)/python -m bench
+
+clean: ## forget everything that setup made
+	rm -rf .venv .venv-gen .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info bench/out
