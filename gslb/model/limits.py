@@ -62,3 +62,16 @@ TTL_DEFAULT_S: Final = 30
 TTL_MAX_S: Final = 86_400
 ADDRESSES_PER_ANSWER_DEFAULT: Final = 2
 ADDRESSES_PER_ANSWER_MAX: Final = 16
+
+# The control plane
+AGENTS_MAX: Final = 20_000
+REPORTERS_MAX: Final = 100_000
+REMOTE_PROBES_MAX: Final = 10_000
+# A window in which what clients and remote probes saw of a task counts; two of them are looked at.
+WITNESS_WINDOW_S: Final = 4.0
+# etcd's own default of --max-txn-ops is 128 and of --max-request-bytes 1.5 MiB.
+TXN_OPS_MAX: Final = 100
+TXN_BYTES_MAX: Final = 1_000_000
+HISTORY_KEEP_S: Final = 300.0
+TOMBSTONE_KEEP_S: Final = 7 * 86_400.0
+CLOCK_SKEW_MAX_S: Final = 2.0
