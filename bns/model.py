@@ -66,6 +66,21 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
+class Agent:
+    """An agent's session: it is live while the lease that its record hangs on is."""
+
+    name: str
+    datacenter: str
+    machine_id: str
+    boot_id: str
+    session_id: str
+    lease_id: int = 0
+    replica: str = ""  # which control-plane replica terminates its stream
+    principal: str = "anonymous"
+    started_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """A task with its health, as a resolver answers it."""
 

@@ -1,7 +1,7 @@
 """The path grammar /bns/DATACENTER/USER/JOB/TASK. PURE.
 
-Each part is a DNS label (RFC 1035 section 2.3.1 as relaxed by RFC 1123: letters, digits, hyphens, 1 to 63 characters, no
-hyphen at either end), lower case, so that every task also has a name in DNS.
+Each part is a DNS label (RFC 1035 section 2.3.1 as relaxed by RFC 1123: letters, digits, hyphens, 1 to 63 characters,
+no hyphen at either end), lower case, so that every task also has a name in DNS.
 """
 
 import re
