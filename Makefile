@@ -36,7 +36,7 @@ imports: setup
 
 drift: setup
 	@out=$$(mktemp -d) && trap 'rm -rf "$$out"' EXIT && tools/gen.sh "$$out" && status=0 && \
-	for d in bns/v1 gslb/v1 bns/etcd/v3; do \
+	for d in bns/v1 gslb/v1 bns/etcd/v3 examples/shakespeare/v1; do \
 	    diff -r --exclude=__init__.py --exclude=__pycache__ "$$out/$$d" "$$d" || status=1; \
 	done; \
 	[ $$status = 0 ] && echo "generated code is what proto/ says" || { echo "generated code drifted: run 'make gen'" >&2; exit 1; }
@@ -49,6 +49,7 @@ lock: setup ## resolve requirements.lock anew
 	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --strip-extras --generate-hashes --unsafe-package gslb \
 	    --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
 	    --extra dev --output-file requirements.lock pyproject.toml
+	sed -i '/^# WARNING: The following packages were not pinned/,$$d' requirements.lock
 
 bench: setup texts ## every benchmark: prints tables, writes bench/out/*.json
 	$(BIN)/python -m bench

@@ -16,9 +16,9 @@ if [ "$(cat "$venv/pins" 2>/dev/null)" != "$pins" ]; then
 fi
 mkdir -p "$out"
 PATH="$PWD/$venv/bin:$PATH" "$venv/bin/python" -m grpc_tools.protoc \
-    -Iproto -Ibns/etcd/v3=proto/etcd \
+    -Iproto -Ibns/etcd/v3=proto/etcd -Iexamples/shakespeare/v1=examples/shakespeare \
     --python_out="$out" --grpc_python_out="$out" --mypy_out="quiet:$out" --mypy_grpc_out="quiet:$out" \
-    proto/bns/v1/*.proto proto/gslb/v1/*.proto bns/etcd/v3/rpc.proto
+    proto/bns/v1/*.proto proto/gslb/v1/*.proto bns/etcd/v3/rpc.proto examples/shakespeare/v1/shakespeare.proto
 # The etcd mirror has messages only; an empty service file would be noise.
 rm -f "$out"/bns/etcd/v3/rpc_pb2_grpc.py "$out"/bns/etcd/v3/rpc_pb2_grpc.pyi
 for package in bns/v1 gslb/v1; do
