@@ -56,6 +56,19 @@ ENDPOINTS_PER_SERVICE_MAX: Final = 50_000
 TASKS_PER_REPORT_MAX: Final = 20_000
 DEMAND_ROWS_MAX: Final = 50_000
 RECORD_MAX_BYTES: Final = 1_000_000
+CIDRS_PER_AREA_MAX: Final = 20_000
+DNS_NAMES_PER_SERVICE_MAX: Final = 100
+ZONE_MAX_BYTES: Final = 900_000
+NOTES_PER_PLAN_MAX: Final = 50
+NOTE_MAX_CHARS: Final = 500
+# What a reader keeps on disk.
+SNAPSHOT_MAX_BYTES: Final = 512 * 1024 * 1024
+
+# Configuration files
+CONFIG_MAX_BYTES: Final = 16 * 1024 * 1024
+CONFIG_DOCUMENTS_MAX: Final = 50_000
+CONFIG_DEPTH_MAX: Final = 16
+CONFIG_ERRORS_MAX: Final = 50
 
 # DNS
 TTL_DEFAULT_S: Final = 30
@@ -75,3 +88,27 @@ TXN_BYTES_MAX: Final = 1_000_000
 HISTORY_KEEP_S: Final = 300.0
 TOMBSTONE_KEEP_S: Final = 7 * 86_400.0
 CLOCK_SKEW_MAX_S: Final = 2.0
+
+# The RPC library
+FIRST_PLAN_WAIT_S: Final = 10.0  # for a call without a deadline
+ATTEMPTS_MAX: Final = 3
+RETRY_BUDGET_FRACTION: Final = 0.1
+# Tokens at the start, the most that can be saved, and what trickles in without any traffic.
+RETRY_TOKENS_START: Final = 10.0
+RETRY_TOKENS_MAX: Final = 100.0
+RETRY_TOKENS_PER_S: Final = 1.0
+# How long a task that did not answer stays out before it is tried again in the background.
+TASK_BACKOFF_MIN_S: Final = 0.1
+TASK_BACKOFF_MAX_S: Final = 5.0
+CONNECT_PROBE_TIMEOUT_S: Final = 2.0
+# A call that waited this long for an answer in vain is a witness against its task; a shorter deadline says nothing.
+WITNESS_TIMEOUT_MIN_S: Final = 1.0
+CONTROL_BACKOFF_MIN_S: Final = 0.1
+CONTROL_BACKOFF_MAX_S: Final = 5.0
+# A replica that acknowledges no report for this long, while another does, is left for the other.
+CONTROL_SILENCE_S: Final = 3.0
+REPORT_BACKLOG_MAX: Final = 5
+# Requests of a client stream that are kept so that they can be sent again to another task.
+REPLAY_MESSAGES_MAX: Final = 64
+TRACE_ID_MAX_CHARS: Final = 64
+LAME_DUCK_LIMIT_S: Final = 10.0

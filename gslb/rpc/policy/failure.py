@@ -1,0 +1,74 @@
+"""What a failed attempt says about the request and about the task. PURE.
+
+gRPC reports a connection that was refused, a connection that broke under a request, and a server that answered "not
+now" with one code, UNAVAILABLE. They differ in what may be done next: the first was never sent and can go elsewhere
+whatever it does; after the second nobody knows; the third is an answer. Only the text tells them apart; where it does
+not, the cautious reading is taken.
+"""
+
+from enum import Enum
+
+from gslb.model import limits
+
+
+class Failure(Enum):
+    """How an attempt ended that has no response."""
+
+    NEVER_SENT = "never sent"  # no connection: another task may have the request, whatever it does
+    BROKEN = "broken"  # the connection went while the request was out
+    REFUSED = "refused"  # the server answered UNAVAILABLE
+    TIMED_OUT = "timed out"  # after a wait that should have been enough
+    ANSWERED = "answered"  # any other status, or an end that is the caller's own doing
+
+
+# What gRPC's pick_first policy says when it has no connection, and what its transport says when it loses one.
+_NEVER_SENT = ("failed to connect to all addresses", "connections to all backends failing")
+_BROKEN = (
+    "socket closed",
+    "stream removed",
+    "connection reset",
+    "connection aborted",
+    "connection timed out",
+    "broken pipe",
+    "goaway",
+    "transport closed",
+    "keepalive",
+    "ping timeout",
+    "endpoint closing",
+    "endpoint read failed",
+    "end of tcp stream",
+    "recvmsg",
+    "sendmsg",
+    "no route to host",
+    "network is unreachable",
+    "host is unreachable",
+)
+
+
+def _names_target(details: str, target: str) -> bool:
+    """Whether the text is about our own connection: a server may relay the same text about one of its own."""
+    if target.startswith("["):
+        address, _, port = target[1:].rpartition("]:")
+        return f"ipv6:%5B{address}%5D:{port}:" in details or f"ipv6:[{address}]:{port}:" in details
+    return f"ipv4:{target}:" in details
+
+
+def classify(code: str, details: str, target: str, waited_s: float = 0.0) -> Failure:
+    """What a status says: `code` is its name, `target` the task's host:port, `waited_s` how long the attempt took."""
+    if code == "DEADLINE_EXCEEDED":
+        return Failure.TIMED_OUT if waited_s >= limits.WITNESS_TIMEOUT_MIN_S else Failure.ANSWERED
+    if code != "UNAVAILABLE":
+        return Failure.ANSWERED
+    if details.startswith(_NEVER_SENT) and _names_target(details, target):
+        return Failure.NEVER_SENT
+    lowered = details.lower()
+    if not details or any(text in lowered for text in _BROKEN):
+        return Failure.BROKEN
+    return Failure.REFUSED
+
+
+def may_repeat(failure: Failure, *, idempotent: bool) -> bool:
+    """Whether the request may be sent again to another task, budget and deadline permitting."""
+    if failure is Failure.NEVER_SENT:
+        return True
+    return idempotent and failure in {Failure.BROKEN, Failure.REFUSED}

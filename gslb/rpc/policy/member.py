@@ -1,0 +1,69 @@
+"""One task as a channel sees it: requests in flight, what became of them, and whether it is out for a while. PURE.
+
+State without locks and clocks: the channel's core guards it and says what time it is.
+"""
+
+from dataclasses import dataclass, field
+
+from gslb.model import limits
+from gslb.model.endpoint import ServiceEndpoint
+from gslb.rpc.policy.backoff import backoff_s
+from gslb.rpc.policy.failure import Failure
+
+
+@dataclass(slots=True, eq=False)
+class Member:
+    """Mutable, compared by identity: one for each (task, address) that a channel knows."""
+
+    endpoint: ServiceEndpoint
+    in_flight: int = 0
+    picks: int = 0
+    ok: int = 0  # since the last report
+    failed: int = 0  # since the last report
+    rtt_ms: float = 0.0  # least seen since the last report; 0: not measured
+    failures: int = 0  # in a row: connections refused or broken, background probes that failed
+    down: bool = False  # locally out of the choice until a background probe succeeds
+    leaving: bool = False  # no endpoint of the service any more: closed when its calls have ended
+    target: str = field(init=False)
+    weight: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.target = self.endpoint.target
+        self.weight = self.endpoint.weight
+
+    def update(self, endpoint: ServiceEndpoint) -> None:
+        """The control plane says something new about it: health, weight."""
+        self.endpoint = endpoint
+        self.weight = endpoint.weight
+
+    def note(self, failure: Failure | None) -> bool:
+        """Counts how an attempt ended (None: with a response). Whether the task must leave the choice now."""
+        if failure is None or failure is Failure.ANSWERED or failure is Failure.REFUSED:
+            # Any status that it sent itself shows that it is there.
+            self.ok += 1
+            return False
+        self.failed += 1
+        if failure is Failure.TIMED_OUT or self.down:
+            return False
+        self.down = True
+        self.failures += 1
+        return True
+
+    def retry_in_s(self, failure: Failure, u: float) -> float:
+        """Seconds until a background probe: soon after a broken connection, which may be the only one that broke."""
+        if failure is Failure.BROKEN and self.failures <= 1:
+            return 0.02 * u
+        return backoff_s(self.failures, limits.TASK_BACKOFF_MIN_S, limits.TASK_BACKOFF_MAX_S, u)
+
+    def probed(self, *, ok: bool, rtt_ms: float = 0.0) -> None:
+        """The outcome of a background probe: up again, or out for longer."""
+        if ok:
+            self.ok += 1
+            self.failures = 0
+            self.down = False
+            if rtt_ms > 0 and (not self.rtt_ms or rtt_ms < self.rtt_ms):
+                self.rtt_ms = rtt_ms
+        else:
+            self.failed += 1
+            self.failures += 1
+            self.down = True

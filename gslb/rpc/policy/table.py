@@ -1,0 +1,85 @@
+"""From a view to the table that each pick reads: shares of datacenters, and the tasks there. PURE.
+
+A table is built when something changes (plan, endpoints, a task that stopped answering) and read with every request, so
+all exceptions are worked out here: a pick is two or three draws.
+"""
+
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Generic
+
+from gslb.model.plan import Shares
+from gslb.model.resources import Catalog
+from gslb.rpc.policy.p2c import Group, M, group_of, without
+from gslb.steer.choice import datacenter_order, live_shares
+from gslb.steer.view import ServiceView
+
+
+@dataclass(frozen=True, slots=True)
+class PickTable(Generic[M]):
+    """`groups[i]` gets the draws below `cumulative[i]`; `order` has every datacenter, best first."""
+
+    groups: tuple[Group[M], ...]
+    cumulative: tuple[float, ...]
+    order: tuple[Group[M], ...]
+    shares: Shares
+    panic: bool = False  # no task is known to be well: these are tried because nothing better is left
+
+    def pick(self, rng: Callable[[], float]) -> M:
+        """The task for a first attempt."""
+        groups = self.groups
+        if len(groups) == 1:
+            return groups[0].pick(rng)
+        drawn = bisect_right(self.cumulative, rng())
+        return groups[drawn if drawn < len(groups) else -1].pick(rng)
+
+    def pick_again(self, tried: Sequence[M], rng: Callable[[], float]) -> M:
+        """The task for a retry: another one in the same datacenter, then one in another datacenter, then any."""
+        last = tried[-1].endpoint.datacenter
+        datacenters = {member.endpoint.datacenter for member in tried}
+        # The second attempt stays near, the third leaves: what failed twice in a datacenter may well fail a third time.
+        stay = len(tried) == 1
+        here = [group for group in self.order if group.datacenter == last]
+        away = [group for group in self.order if group.datacenter not in datacenters]
+        rest = [group for group in self.order if group.datacenter in datacenters and group.datacenter != last]
+        for group in [*here, *away, *rest] if stay else [*away, *here, *rest]:
+            if left := without(group, tried):
+                return left.pick(rng)
+        return self.pick(rng)
+
+
+def build_table(view: ServiceView, members: Mapping[str, M], locality: str, catalog: Catalog) -> PickTable[M] | None:
+    """The table of a client in `locality`; `members` by task name. None while there is no plan or no endpoint.
+
+    Tasks that do not answer (`down`) are left out as if the control plane had said so; when that leaves nobody, they
+    are in again: being sure that all is lost is no reason to fail what might succeed.
+    """
+    if view.plan is None or not view.serving:
+        return None
+    serving = [endpoint for group in view.serving.values() for endpoint in group if endpoint.task in members]
+    answering = [endpoint for endpoint in serving if not members[endpoint.task].down]
+    usable = answering or serving
+    if not usable:
+        return None
+    if len(usable) < len(view.endpoints):
+        # The same steps as for the whole view, contingency included, over those that can be used.
+        view = view.with_endpoints({endpoint.task: endpoint for endpoint in usable})
+    shares = live_shares(view, locality, catalog)
+    groups = {
+        datacenter: group_of(datacenter, [members[endpoint.task] for endpoint in group])
+        for datacenter, group in view.serving.items()
+    }
+    order = tuple(groups[name] for name in datacenter_order(view, locality, catalog))
+    used = sorted((name, share) for name, share in shares.items() if share > 0 and name in groups)
+    if not used:
+        used = [(order[0].datacenter, 1.0)]
+    sums = list(accumulate(share for _, share in used))
+    return PickTable(
+        groups=tuple(groups[name] for name, _ in used),
+        cumulative=tuple(part / sums[-1] for part in sums),
+        order=order,
+        shares={name: share / sums[-1] for name, share in used},
+        panic=view.panic or not answering,
+    )
