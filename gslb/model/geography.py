@@ -26,5 +26,5 @@ def distance_km(a: Coordinates, b: Coordinates) -> float:
 
 
 def floor_rtt_ms(a: Coordinates, b: Coordinates) -> float:
-    """The least round-trip time, in ms, that geography allows between two places (fibre: 100 km per ms there and back)."""
+    """The least round-trip time, in ms, between two places: light in fibre, there and back, makes 100 km per ms."""
     return distance_km(a, b) / KM_PER_MS
