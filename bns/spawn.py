@@ -1,6 +1,6 @@
 """Children that do not outlive their parent, whatever kills it (Linux, prctl(2) PR_SET_PDEATHSIG).
 
-The signal is set by a small step between fork and exec: this very file, run as a script by a bare interpreter. A
+The signal is set by a small step between fork and exec: this very file, run by a bare interpreter. A
 `preexec_fn` would run Python in a forked copy of a threaded process, which can dead-lock. Spawn from the main thread: the
 kernel sends the signal when the spawning *thread* ends. Grandchildren are covered when every spawner does the same.
 """
