@@ -39,9 +39,7 @@ async def keep(pool: Pool, lease: int, ttl_s: float, on_lost: Callable[[int], No
                 await asyncio.sleep(backoff.next_s())
             return
     except (TimeoutError, LeaseLost) as error:
-        log.warning(
-            "etcd lease %x is lost (%s)", lease, "no renewal in time" if isinstance(error, TimeoutError) else error
-        )
+        log.warning("etcd lease %x is lost (%s)", lease, str(error) or "no renewal in time")
     if on_lost is not None:
         on_lost(lease)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from bns.etcd.backoff import Backoff
 from bns.etcd.digest import Comparison, Held, digest_of
 from bns.etcd.errors import Compacted, EtcdError
-from bns.etcd.ops import Event, KeyValue, prefix_end
+from bns.etcd.ops import Event, KeyValue, prefix_range
 from bns.etcd.pool import Pool
 from bns.etcd.scan import scan
 from bns.etcd.watch import Batch, Watcher, WatchSpec
@@ -111,8 +111,8 @@ class Mirror:
 
     async def _follow(self) -> None:
         """Raises Compacted, _DivergedError, EtcdError."""
-        prefix = self._spec.prefix
-        spec = WatchSpec(prefix, prefix_end(prefix), self._revision + 1, self._spec.heartbeat_s)
+        key, end = prefix_range(self._spec.prefix)
+        spec = WatchSpec(key, end, self._revision + 1, self._spec.heartbeat_s)
         async with aclosing(Watcher(self._pool, spec).batches()) as batches:
             async for batch in batches:
                 if batch.events:

@@ -40,6 +40,11 @@ def prefix_end(prefix: bytes) -> bytes:
     return b"\0"  # nothing but 0xff: everything from the key on
 
 
+def prefix_range(prefix: bytes) -> tuple[bytes, bytes]:
+    """(key, end) of all keys that start with `prefix`; etcd knows no empty key, so for "" it begins at the first."""
+    return prefix or b"\0", prefix_end(prefix)
+
+
 def compare_mod(key: bytes, relation: str, revision: int) -> pb.Compare:
     """The key's last change happened at `revision` (0: the key does not exist). `relation`: == > < !="""
     return pb.Compare(result=_RESULTS[Relation(relation)], target=pb.Compare.MOD, key=key, mod_revision=revision)

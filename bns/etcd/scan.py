@@ -2,7 +2,7 @@
 
 from bns.etcd.errors import Compacted
 from bns.etcd.methods import RANGE
-from bns.etcd.ops import KeyValue, prefix_end
+from bns.etcd.ops import KeyValue, prefix_range
 from bns.etcd.pool import Pool
 from bns.etcd.v3 import rpc_pb2 as pb
 
@@ -30,9 +30,8 @@ async def scan(
 async def _scan_once(
     pool: Pool, prefix: bytes, *, page: int, revision: int, keys_only: bool
 ) -> tuple[list[KeyValue], int]:
-    request = pb.RangeRequest(
-        key=prefix, range_end=prefix_end(prefix), limit=page, revision=revision, keys_only=keys_only
-    )
+    key, end = prefix_range(prefix)
+    request = pb.RangeRequest(key=key, range_end=end, limit=page, revision=revision, keys_only=keys_only)
     kvs: list[KeyValue] = []
     while True:
         response = await pool.call(RANGE, request, idempotent=True)
