@@ -1,0 +1,220 @@
+"""The linear program of one service: how much of each locality goes to each datacenter. PURE.
+
+x[l,d] >= 0 is the rps of locality l sent to datacenter d, p[l,d] = previous share * demand[l]:
+
+    minimise  sum x[l,d] * (rtt[l,d] + tie[l,d])              nearest first
+            + sum_d capacity_d * Phi(load_d / capacity_d)     spill before 100 % (gslb.balancer.congestion)
+            + mu * sum max(x[l,d] - p[l,d], 0)                what stays, stays
+    subject to  sum_d x[l,d] = demand[l]
+
+x is split into w <= p at the plain price and z at the price + mu, so stickiness costs no row. Only the nearest few
+datacenters of each locality get columns at first; then all others are priced by the duals, those that would pay are
+added, and the program goes on from where it was, until none would pay: the optimum is that of the whole program.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gslb.balancer.congestion import Curve, curve, overload_factor
+from gslb.balancer.solver import Columns, Program, SolverError, Vector
+from gslb.model import limits
+
+Matrix = NDArray[np.float64]
+Pairs = NDArray[np.intp]
+
+NEAREST: Final = 6
+# A small program is solved faster whole than priced.
+WHOLE_DATACENTERS: Final = 12
+PRICING_TOLERANCE_MS: Final = 1e-6
+PRICING_ROUNDS_MAX: Final = 100
+SHARE_MIN: Final = 1e-6
+# A locality without demand takes part with this fraction of the mean one, so that it gets shares like the others.
+FLOOR_FRACTION: Final = 1e-4
+# Below this fraction of the largest capacity a datacenter takes no part; beyond this multiple of all demand, more
+# capacity is no news.
+CAPACITY_MIN_FRACTION: Final = 1e-9
+CAPACITY_MAX_FACTOR: Final = 1e3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Problem:
+    """One service at one moment; L localities, D datacenters, at least one with capacity."""
+
+    demand_rps: Vector  # (L,) >= 0
+    cost_ms: Matrix  # (L, D) round-trip time and tie-break
+    capacity_rps: Vector  # (D,) >= 0
+    max_utilization: float
+    previous: Matrix  # (L, D) shares; rows of zeros where there were none
+    stickiness_ms: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Assignment:
+    """The answer. `gain_ms`: the most that one request could still win and stickiness forbids; 0: nothing."""
+
+    shares: Matrix  # (L, D), rows sum to 1
+    load_rps: Vector  # (D,) of the real demand
+    overload: float  # demand over capacity, at least 1
+    gain_ms: float
+    rounds: int  # of pricing
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Scaled:
+    """The problem over datacenters that take part, in units of the mean locality's demand."""
+
+    demand: Vector
+    cost: Matrix
+    capacity: Vector  # times the overload factor
+    held: Matrix  # p
+    mu: float
+    curve: Curve
+
+
+def assign(problem: Problem) -> Assignment:
+    """The optimal shares. Raises SolverError when nothing has capacity, and if the engine fails."""
+    capacity = problem.capacity_rps
+    active = np.flatnonzero(capacity > CAPACITY_MIN_FRACTION * max(float(capacity.max(initial=0.0)), 0.0))
+    if not len(active):
+        raise SolverError("no datacenter has capacity")
+    demand = floored(problem.demand_rps)
+    total, unit = float(demand.sum()), float(demand.mean())
+    overload = overload_factor(total, float(capacity[active].sum()))
+    scaled = _Scaled(
+        demand / unit,
+        np.ascontiguousarray(problem.cost_ms[:, active]),
+        np.minimum(capacity[active] * overload, CAPACITY_MAX_FACTOR * total) / unit,
+        problem.previous[:, active] * (demand / unit)[:, None]
+        if problem.stickiness_ms > 0
+        else _no_memory(problem, active),
+        problem.stickiness_ms,
+        curve(problem.max_utilization),
+    )
+    flow, gain, rounds = _solve(scaled)
+    shares = np.zeros_like(problem.cost_ms)
+    shares[:, active] = _tidy(flow)
+    return Assignment(shares, problem.demand_rps @ shares, overload, gain, rounds)
+
+
+def floored(demand_rps: Vector) -> Vector:
+    """Demand with its floor: every locality takes part, however quiet it is."""
+    floor = max(limits.DEMAND_FLOOR_RPS, FLOOR_FRACTION * float(demand_rps.mean())) if len(demand_rps) else 0.0
+    return np.maximum(demand_rps, floor)
+
+
+def _no_memory(problem: Problem, active: Pairs) -> Matrix:
+    return np.zeros((len(problem.demand_rps), len(active)))
+
+
+def _solve(scaled: _Scaled) -> tuple[Matrix, float, int]:
+    """Solves, prices the columns that are not there, adds those that pay, and again. Returns flow, gain, rounds."""
+    localities, datacenters = scaled.cost.shape
+    present = _first_columns(scaled)
+    kept_l, kept_d = np.nonzero(scaled.held > 0)
+    free_l, free_d = np.nonzero(present)
+    program = Program(np.concatenate([scaled.demand, np.zeros(datacenters)]), _all_columns(scaled, free_l, free_d))
+    for round_ in range(1, PRICING_ROUNDS_MAX + 1):
+        solution = program.solve()
+        locality_price, datacenter_price = solution.row_price[:localities], -solution.row_price[localities:]
+        marginal = scaled.cost + datacenter_price[None, :]
+        missing = ~present & (marginal + scaled.mu < locality_price[:, None] - PRICING_TOLERANCE_MS)
+        if not missing.any():
+            break
+        # In the last round before the bound all are let in; they are few by then.
+        more = missing if round_ >= PRICING_ROUNDS_MAX - 1 else _best_of_each(missing, marginal)
+        more_l, more_d = np.nonzero(more)
+        program.add(_free_columns(scaled, more_l, more_d))
+        present |= more
+        free_l, free_d = np.concatenate([free_l, more_l]), np.concatenate([free_d, more_d])
+    else:
+        raise SolverError(f"pricing did not end in {PRICING_ROUNDS_MAX} rounds")
+    flow = _flow(scaled, solution.value, (kept_l, kept_d), (free_l, free_d))
+    return flow, _gain(flow, marginal), round_
+
+
+def _first_columns(scaled: _Scaled) -> NDArray[np.bool_]:
+    """Which pairs get a column from the start: all of a small program, the nearest of a large one."""
+    datacenters = scaled.cost.shape[1]
+    if datacenters <= WHOLE_DATACENTERS:
+        return np.ones(scaled.cost.shape, dtype=np.bool_)
+    present = np.zeros(scaled.cost.shape, dtype=np.bool_)
+    nearest = np.argpartition(scaled.cost, NEAREST, axis=1)[:, :NEAREST]
+    np.put_along_axis(present, nearest, values=True, axis=1)
+    return present
+
+
+def _best_of_each(missing: NDArray[np.bool_], marginal: Matrix) -> NDArray[np.bool_]:
+    """Of each locality's missing columns, the two that pay most."""
+    price = np.where(missing, marginal, np.inf)
+    best = np.argpartition(price, 1, axis=1)[:, :2]
+    chosen = np.zeros(missing.shape, dtype=np.bool_)
+    np.put_along_axis(chosen, best, values=True, axis=1)
+    return chosen & missing
+
+
+def _all_columns(scaled: _Scaled, free_l: Pairs, free_d: Pairs) -> Columns:
+    """Segments of all datacenters, w of the held pairs, z of the free ones: `_flow` reads them in this order."""
+    localities, datacenters = scaled.cost.shape
+    segments = len(scaled.curve.width)
+    load_rows = (localities + np.repeat(np.arange(datacenters), segments)).astype(np.int32)
+    width = (scaled.capacity[:, None] * scaled.curve.width[None, :]).ravel()
+    segment = Columns(
+        np.tile(scaled.curve.price_ms, datacenters),
+        width,
+        np.arange(len(load_rows), dtype=np.int32),
+        load_rows,
+        np.full(len(load_rows), -1.0),
+    )
+    kept_l, kept_d = np.nonzero(scaled.held > 0)
+    kept = _pair_columns(scaled.cost[kept_l, kept_d], scaled.held[kept_l, kept_d], (kept_l, kept_d), localities)
+    return _joined(segment, kept, _free_columns(scaled, free_l, free_d))
+
+
+def _free_columns(scaled: _Scaled, row: Pairs, column: Pairs) -> Columns:
+    return _pair_columns(
+        scaled.cost[row, column] + scaled.mu, np.full(len(row), np.inf), (row, column), len(scaled.demand)
+    )
+
+
+def _pair_columns(cost: Vector, upper: Vector, pairs: tuple[Pairs, Pairs], localities: int) -> Columns:
+    """Columns of (locality, datacenter) pairs: 1 in the locality's row, 1 in the datacenter's."""
+    index = np.stack([pairs[0], localities + pairs[1]], axis=1).ravel().astype(np.int32)
+    return Columns(cost, upper, np.arange(0, len(index), 2, dtype=np.int32), index, np.ones(len(index)))
+
+
+def _joined(*parts: Columns) -> Columns:
+    offsets = np.cumsum([0] + [len(part.index) for part in parts[:-1]])
+    return Columns(
+        np.concatenate([part.cost for part in parts]),
+        np.concatenate([part.upper for part in parts]),
+        np.concatenate([part.start + np.int32(offset) for part, offset in zip(parts, offsets, strict=True)]),
+        np.concatenate([part.index for part in parts]),
+        np.concatenate([part.value for part in parts]),
+    )
+
+
+def _flow(scaled: _Scaled, value: Vector, kept: tuple[Pairs, Pairs], free: tuple[Pairs, Pairs]) -> Matrix:
+    """x = w + z."""
+    flow = np.zeros_like(scaled.cost)
+    first = len(scaled.capacity) * len(scaled.curve.width)
+    flow[kept] = value[first : first + len(kept[0])]
+    flow[free] += value[first + len(kept[0]) :]
+    return np.maximum(flow, 0.0)
+
+
+def _gain(flow: Matrix, marginal: Matrix) -> float:
+    """The largest difference, over localities, between the dearest datacenter in use and the cheapest of all, in ms."""
+    used = flow > SHARE_MIN * flow.sum(axis=1, keepdims=True)
+    dearest = np.where(used, marginal, -np.inf).max(axis=1)
+    return max(0.0, float((dearest - marginal.min(axis=1)).max(initial=0.0)))
+
+
+def _tidy(flow: Matrix) -> Matrix:
+    """Rows as shares: crumbs below SHARE_MIN are dropped and the rest made to sum to 1."""
+    share = flow / flow.sum(axis=1, keepdims=True)
+    share[share < SHARE_MIN] = 0.0
+    tidy: Matrix = share / share.sum(axis=1, keepdims=True)
+    return tidy

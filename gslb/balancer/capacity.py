@@ -1,0 +1,142 @@
+"""What a service can serve in each datacenter: usable tasks times what one task serves. PURE.
+
+Mode `rate`: what the owner declared. Mode `utilization` falls back to the declared value; learning it from CPU
+belongs here. A task is usable when it is HEALTHY and no drain covers it. When no task of a service is usable
+anywhere, the service panics: every task that nobody wanted out counts with its declared capacity, and failing that
+every task.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from bns.model import HealthStatus
+from gslb.balancer.drains import Coverage
+from gslb.balancer.inputs import TaskState
+from gslb.model.errors import InvalidValueError
+from gslb.model.resources import Service
+
+
+@dataclass(frozen=True, slots=True)
+class DatacenterCapacity:
+    """One service in one datacenter."""
+
+    datacenter: str
+    capacity_rps: float = 0.0  # of usable tasks
+    tasks: int = 0
+    healthy: int = 0
+    drained: int = 0
+    drained_rps: float = 0.0  # declared capacity of healthy tasks that a drain covers
+    drains: tuple[str, ...] = ()  # names of the drains that cover tasks here
+    willing_rps: float = 0.0  # declared capacity of tasks neither drained nor in lame duck, whatever their health
+    declared_rps: float = 0.0  # declared capacity of all registered tasks
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceCapacity:
+    """All datacenters of a service, in order of name."""
+
+    datacenters: tuple[DatacenterCapacity, ...] = ()
+    panic: str = ""  # why capacity is not that of usable tasks; empty: it is
+
+    @property
+    def total_rps(self) -> float:
+        """Sum of usable capacity over all datacenters."""
+        return math.fsum(site.capacity_rps for site in self.datacenters)
+
+    @property
+    def tasks(self) -> int:
+        return sum(site.tasks for site in self.datacenters)
+
+    def used_rps(self) -> tuple[float, ...]:
+        """Capacity to plan with, by datacenter: usable, in panic that of the willing tasks, failing that of all."""
+        usable = tuple(site.capacity_rps for site in self.datacenters)
+        willing = tuple(site.willing_rps for site in self.datacenters)
+        if any(usable):
+            return usable
+        return willing if any(willing) else tuple(site.declared_rps for site in self.datacenters)
+
+
+NO_CAPACITY = ServiceCapacity()
+
+
+@dataclass(slots=True)
+class _Sum:
+    """Adds up one datacenter."""
+
+    capacity_rps: float = 0.0
+    tasks: int = 0
+    healthy: int = 0
+    drained: int = 0
+    drained_rps: float = 0.0
+    willing_rps: float = 0.0
+    declared_rps: float = 0.0
+
+    def add(self, task: TaskState, rps: float, *, drained: bool) -> None:
+        healthy = task.health is HealthStatus.HEALTHY
+        self.tasks += 1
+        self.healthy += healthy
+        self.drained += drained
+        self.declared_rps += rps
+        if drained:
+            # An effective health of DRAINING was most likely HEALTHY before the operator drained it.
+            self.drained_rps += rps if task.health in {HealthStatus.HEALTHY, HealthStatus.DRAINING} else 0.0
+            return
+        if healthy:
+            self.capacity_rps += rps
+        if task.health is not HealthStatus.DRAINING:
+            self.willing_rps += rps
+
+
+def capacity_of(service: Service, tasks: Sequence[TaskState], coverage: Coverage) -> ServiceCapacity:
+    """Capacity of `service` by datacenter.
+
+    Raises InvalidValueError for a declared capacity that is no positive number.
+    """
+    rps_by_job = {
+        backend.job: _declared(service.name, backend.job, backend.task_capacity_rps) for backend in service.backends
+    }
+    sums = {backend.datacenter: _Sum() for backend in service.backends}
+    drains: dict[str, set[str]] = {}
+    for task in tasks:
+        rps = rps_by_job.get(task.job)
+        if rps is None:
+            continue
+        drain = coverage.drain_of(service.name, task)
+        if drain:
+            drains.setdefault(task.datacenter, set()).add(drain)
+        site = sums.get(task.datacenter)
+        if site is not None:
+            site.add(task, rps, drained=bool(drain) or task.drained)
+    return _with_panic(_sealed(name, sums[name], drains.get(name, ())) for name in sorted(sums))
+
+
+def _sealed(name: str, site: _Sum, drains: Iterable[str]) -> DatacenterCapacity:
+    return DatacenterCapacity(
+        name,
+        site.capacity_rps,
+        site.tasks,
+        site.healthy,
+        site.drained,
+        site.drained_rps,
+        tuple(sorted(drains)),
+        site.willing_rps,
+        site.declared_rps,
+    )
+
+
+def _with_panic(sites: Iterable[DatacenterCapacity]) -> ServiceCapacity:
+    datacenters = tuple(sites)
+    if any(site.capacity_rps > 0 for site in datacenters):
+        return ServiceCapacity(datacenters)
+    if any(site.willing_rps > 0 for site in datacenters):
+        return ServiceCapacity(datacenters, "panic: no task is healthy, so all that are not drained serve")
+    return ServiceCapacity(datacenters, "panic: every task is drained or in lame duck, so all serve")
+
+
+def _declared(service: str, job: str, rps: float) -> float:
+    if not 0 < rps < math.inf:
+        raise InvalidValueError(
+            f"service {service}: task_capacity_rps of {job} is {rps}: it must be a positive number; correct the service"
+        )
+    return rps

@@ -1,0 +1,45 @@
+"""What the balancer is given: one immutable value a step. The control plane fills it, the simulator too."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from bns.model import HealthStatus
+from gslb.model.plan import Plan
+from gslb.model.resources import Catalog
+
+
+@dataclass(frozen=True, slots=True)
+class TaskState:
+    """One task of a service as it was last seen.
+
+    `health` is the effective one: lame duck and operator's drain are DRAINING.
+    """
+
+    name: str  # BNS path
+    datacenter: str
+    job: str  # /bns/DATACENTER/USER/JOB
+    health: HealthStatus
+    ok_rps: float = 0.0
+    error_rps: float = 0.0
+    cpu_utilization: float = math.nan  # of the task's cpu_cores; NaN unknown
+    report_age_s: float = math.inf  # inf: never reported
+    drained: bool = False  # known to be drained; active drains of the catalog are added by the step
+    machine: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Desired and observed state at one moment.
+
+    Pass the same tuple in `tasks[service]` and the same mapping in `demand[service]` while they have not changed: the
+    step compares by identity before it compares by value.
+    """
+
+    catalog: Catalog
+    tasks: Mapping[str, tuple[TaskState, ...]] = field(default_factory=dict)  # by service
+    demand: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # by service and locality, smoothed, rps
+    rtt_ms: Mapping[tuple[str, str], float] = field(default_factory=dict)  # by (locality, datacenter), measured
+    previous: Mapping[str, Plan] = field(default_factory=dict)  # by service, as published
+    # Services whose tasks may differ from the last step's; None: any. Everything else is always looked at.
+    changed: frozenset[str] | None = None

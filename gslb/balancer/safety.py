@@ -1,0 +1,82 @@
+"""What must hold of every plan before it may be published, as rules that name themselves and their numbers. PURE."""
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from gslb.model import limits
+from gslb.model.plan import Plan, Shares
+
+# Each window allows another half of what is left; after this many, what is left is less than one name in a million.
+WINDOWS_MAX = 20
+
+
+@dataclass(frozen=True, slots=True)
+class RemovalBudget:
+    """Registered names, of which at most half may vanish in a window (design section 6, invariant 3).
+
+    While more than that are missing, the last good plan is held. Each further window allows half of what the ones
+    before left, so that a real shrinking is published in the end; the loss of every name never is.
+    """
+
+    names: frozenset[str] = frozenset()  # there when the window began
+    accepted: frozenset[str] = frozenset()  # there when last all was well
+    since_s: float | None = None  # start of the window; None: no name is missing
+    held: bool = False
+
+    def judge(self, present: frozenset[str], what: str, *, now_s: float) -> tuple["RemovalBudget", str]:
+        """The next budget, and why `present` may not be planned with now; empty: it may."""
+        names, since_s = self.names, self.since_s
+        if since_s is not None and not self.held and now_s - since_s >= limits.REMOVAL_BUDGET_WINDOW_S:
+            names, since_s = self.accepted, None
+        missing = len(names - present)
+        if not missing:
+            return RemovalBudget(present, present), ""
+        if since_s is None:
+            since_s = now_s
+        windows = 1 + max(0, math.floor((now_s - since_s) / limits.REMOVAL_BUDGET_WINDOW_S))
+        allowed = len(names) * (1 - (1 - limits.REMOVAL_BUDGET_FRACTION) ** min(windows, WINDOWS_MAX))
+        if missing > allowed or not present:
+            return RemovalBudget(names, self.accepted, since_s, held=True), (
+                f"removal budget: {missing} of {len(names)} {what} vanished within "
+                f"{windows * limits.REMOVAL_BUDGET_WINDOW_S:g} s, {math.floor(allowed)} may"
+            )
+        return RemovalBudget(names | present, present, since_s), ""
+
+
+NO_NAMES = RemovalBudget()
+
+
+def plan_violations(plan: Plan, localities: Collection[str], datacenters: Collection[str]) -> tuple[str, ...]:
+    """Why `plan` may not be published; empty: it may. `datacenters` are those that it may name."""
+    if not plan.shares:
+        return (f"never empty: the plan of {plan.service} has no shares",)
+    lost = sorted(name for name in localities if name not in plan.shares)
+    violations = (
+        [f"lost localities: {len(lost)} of {len(localities)} have no shares, among them {lost[0]}"] if lost else []
+    )
+    for locality, shares in plan.shares.items():
+        fault = _shares_fault(shares, datacenters)
+        if fault:
+            violations.append(f"{fault} (service {plan.service}, locality {locality})")
+            break
+    numbers = (*plan.demand_rps.values(), *plan.capacity_rps.values(), *plan.load_rps.values())
+    wrong = [value for value in numbers if not 0 <= value < math.inf]
+    if wrong:
+        violations.append(f"finite numbers: the plan of {plan.service} carries a rate of {wrong[0]} rps")
+    return tuple(violations)
+
+
+def _shares_fault(shares: Shares, datacenters: Collection[str]) -> str:
+    if not shares:
+        return "never empty: no datacenter has a share"
+    unknown = [name for name in shares if name not in datacenters]
+    if unknown:
+        return f"known datacenters: a share goes to {unknown[0]}, which is no datacenter of the service"
+    wrong = [value for value in shares.values() if not 0 <= value <= 1 + limits.SHARE_SUM_TOLERANCE]
+    if wrong:
+        return f"shares in 0..1: one is {wrong[0]}"
+    total = math.fsum(shares.values())
+    if abs(total - 1) > limits.SHARE_SUM_TOLERANCE:
+        return f"shares sum to 1: they sum to {total:.9f}"
+    return ""

@@ -1,0 +1,321 @@
+"""The step of one service: is there anything new, and if so, what is its plan now. PURE."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+
+from gslb.balancer.assignment import Assignment, Matrix, Problem, assign, floored
+from gslb.balancer.capacity import ServiceCapacity, capacity_of
+from gslb.balancer.congestion import overload_factor
+from gslb.balancer.drains import Coverage
+from gslb.balancer.inputs import Inputs, TaskState
+from gslb.balancer.network import Network
+from gslb.balancer.safety import RemovalBudget, plan_violations
+from gslb.balancer.solver import SolverError, Vector
+from gslb.balancer.state import ServiceDecision, ServiceMemory, Solved
+from gslb.model import limits
+from gslb.model.errors import InvalidValueError
+from gslb.model.plan import Plan
+from gslb.model.resources import Service
+
+# Demand that moved by less than this fraction of itself, summed over localities, is the same demand.
+DEMAND_MOVE_FRACTION: Final = 0.01
+# Stickiness below this is none; it gets there in ten minutes.
+STICKINESS_MIN_MS: Final = 0.02
+# A move that stickiness forbade is tried again when stickiness is down to this fraction of what it would win.
+GAIN_FRACTION: Final = 0.7
+# Load on a datacenter beyond its capacity by less than this is rounding.
+FORCED_TOLERANCE: Final = 1e-3
+FAULTS = (InvalidValueError, SolverError, ArithmeticError, ValueError, LookupError, TypeError)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Moment:
+    """What is common to all services in one step. `hold`: why nobody may get a new plan; empty: they may."""
+
+    inputs: Inputs
+    network: Network
+    coverage: Coverage
+    now_s: float
+    hold: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Case:
+    """One service, ready to be solved."""
+
+    service: Service
+    capacity: ServiceCapacity
+    columns: tuple[int, ...]  # of the network, one a datacenter of the service that the network knows
+    used_rps: tuple[float, ...]  # capacity to plan with, by column
+    demand_rps: Vector
+    notes: tuple[str, ...]
+
+
+def advance(memory: ServiceMemory | None, service: Service, moment: Moment) -> ServiceMemory:
+    """The service's memory after this step, with its decision. Never raises on the values of the inputs."""
+    name = service.name
+    inputs = moment.inputs
+    tasks = inputs.tasks.get(name, ())
+    if memory is not None and inputs.changed is not None and name not in inputs.changed:
+        tasks = memory.tasks
+    if memory is None:
+        memory = ServiceMemory(service)
+    elif _untouched(memory, service, tasks, moment):
+        return _again(memory, moment)
+    try:
+        return _renewed(memory, service, tasks, moment)
+    except FAULTS as fault:
+        base = replace(memory, service=service, tasks=tasks, network=moment.network, coverage=moment.coverage)
+        return _holding(base, str(fault), moment)
+
+
+def stickiness_ms(since_s: float, now_s: float) -> float:
+    """mu: full when a move was forced, half each half-life, nothing in the end."""
+    mu = limits.STICKINESS_MS * 0.5 ** (max(0.0, now_s - since_s) / limits.STICKINESS_HALF_LIFE_S)
+    return mu if mu >= STICKINESS_MIN_MS else 0.0
+
+
+def _untouched(memory: ServiceMemory, service: Service, tasks: tuple[TaskState, ...], moment: Moment) -> bool:
+    """Whether nothing that this service's plan depends on is another object than in the last step."""
+    return (
+        memory.service is service
+        and memory.tasks is tasks
+        and memory.network is moment.network
+        and memory.coverage is moment.coverage
+        and memory.demand_seen is moment.inputs.demand.get(service.name)
+        and not memory.decision.held
+        and not moment.hold
+        and memory.solved is not None
+        and not _gain_is_due(memory.solved, moment.now_s)
+    )
+
+
+def _gain_is_due(solved: Solved, now_s: float) -> bool:
+    return solved.gain_ms > STICKINESS_MIN_MS and (
+        stickiness_ms(solved.stickiness_since_s, now_s) <= GAIN_FRACTION * solved.gain_ms
+    )
+
+
+def _again(memory: ServiceMemory, moment: Moment) -> ServiceMemory:
+    """The same plan as in the last step, compared with what is published now."""
+    published = moment.inputs.previous.get(memory.service.name)
+    decision = memory.decision
+    if published is memory.compared and not decision.recomputed:
+        return memory
+    changed = decision.plan is not None and differs(decision.plan, published)
+    return replace(memory, compared=published, decision=replace(decision, changed=changed, recomputed=False))
+
+
+def _renewed(memory: ServiceMemory, service: Service, tasks: tuple[TaskState, ...], moment: Moment) -> ServiceMemory:
+    """Looks at everything again, and solves if something moved. Raises one of FAULTS."""
+    budget, lost = _judge_tasks(memory, service, tasks, moment.now_s)
+    base = replace(
+        memory,
+        service=service,
+        tasks=tasks,
+        network=moment.network,
+        coverage=moment.coverage,
+        budget=budget,
+        demand_seen=moment.inputs.demand.get(service.name),
+    )
+    capacity = capacity_of(service, tasks, moment.coverage)
+    base = replace(base, decision=replace(memory.decision, capacity=capacity))
+    if moment.hold or lost:
+        return _holding(base, moment.hold or lost, moment)
+    if not capacity.tasks:
+        return _holding(base, f"no task of service {service.name} is registered", moment)
+    case = _case(service, capacity, moment)
+    if _same(memory, case, moment):
+        decision = replace(memory.decision, capacity=capacity, recomputed=False)
+        return _again(replace(base, decision=decision, compared=None), moment)
+    return _solved(base, case, moment)
+
+
+def _judge_tasks(
+    memory: ServiceMemory, service: Service, tasks: tuple[TaskState, ...], now_s: float
+) -> tuple[RemovalBudget, str]:
+    """Registered tasks may not vanish faster than the budget; those of backends taken away do not count."""
+    jobs = {backend.job for backend in service.backends}
+    budget = memory.budget
+    if jobs != {backend.job for backend in memory.service.backends}:
+        budget = RemovalBudget()
+    present = frozenset(task.name for task in tasks if task.job in jobs)
+    return budget.judge(present, f"registered tasks of service {service.name}", now_s=now_s)
+
+
+def _case(service: Service, capacity: ServiceCapacity, moment: Moment) -> _Case:
+    network = moment.network
+    known = [
+        (network.column[site.datacenter], rps)
+        for site, rps in zip(capacity.datacenters, capacity.used_rps(), strict=True)
+        if site.datacenter in network.column
+    ]
+    unknown = [site.datacenter for site in capacity.datacenters if site.datacenter not in network.column]
+    notes = [f"unknown datacenter: {name} has backends and is not declared" for name in unknown]
+    if not any(rps > 0 for _, rps in known):
+        raise InvalidValueError(f"service {service.name} has no task in a declared datacenter")
+    demand, more = _demand(moment.inputs.demand.get(service.name, {}), network)
+    if capacity.panic:
+        notes.append(capacity.panic)
+    return _Case(
+        service,
+        capacity,
+        tuple(column for column, _ in known),
+        tuple(rps for _, rps in known),
+        demand,
+        (*notes, *more),
+    )
+
+
+def _demand(demand: Mapping[str, float], network: Network) -> tuple[Vector, tuple[str, ...]]:
+    """Demand by row of the network. Raises InvalidValueError for what is no rate."""
+    vector = np.zeros(len(network.localities))
+    unknown = 0
+    for locality, rps in demand.items():
+        if not 0 <= rps <= limits.RATE_MAX_RPS:
+            raise InvalidValueError(f"demand of locality {locality[: limits.NAME_MAX_CHARS]} is {rps} rps: no rate")
+        row = network.row.get(locality)
+        if row is None:
+            unknown += rps > 0
+        else:
+            vector[row] = rps
+    return vector, (f"unknown localities: demand of {unknown} is not planned for",) if unknown else ()
+
+
+def _same(memory: ServiceMemory, case: _Case, moment: Moment) -> bool:
+    """Whether the last program would be solved again."""
+    solved = memory.solved
+    if solved is None or memory.decision.held or memory.network is not moment.network:
+        return False
+    if memory.service != case.service or solved.used_rps != case.used_rps or _gain_is_due(solved, moment.now_s):
+        return False
+    if memory.decision.plan is None or _kinds(memory.decision.plan.notes) != _kinds(_notes(case, solved.overload)):
+        return False
+    moved = np.abs(floored(case.demand_rps) - floored(solved.demand_rps)).sum()
+    return bool(moved <= DEMAND_MOVE_FRACTION * floored(solved.demand_rps).sum())
+
+
+def _solved(base: ServiceMemory, case: _Case, moment: Moment) -> ServiceMemory:
+    """Solves the program and judges its plan. Raises SolverError."""
+    published = moment.inputs.previous.get(case.service.name)
+    previous = _matrix(published or base.decision.plan, case, moment.network)
+    since_s = _stickiness_since(base.solved, case, previous, moment.now_s)
+    columns = list(case.columns)
+    network = moment.network
+    assignment = assign(
+        Problem(
+            case.demand_rps,
+            network.rtt_ms[:, columns] + network.tie_ms[:, columns],
+            np.array(case.used_rps),
+            case.service.max_utilization,
+            previous,
+            stickiness_ms(since_s, moment.now_s),
+        )
+    )
+    plan = _plan(case, assignment, moment)
+    names = [network.datacenters[column] for column in case.columns]
+    violations = plan_violations(plan, network.localities, names)
+    if violations:
+        return _holding(base, "; ".join(violations), moment)
+    decision = ServiceDecision(plan, differs(plan, published), True, plan.notes, "", case.capacity, assignment.overload)
+    solved = Solved(case.used_rps, case.demand_rps, since_s, assignment.gain_ms, assignment.overload)
+    return replace(base, solved=solved, compared=published, decision=decision)
+
+
+def _stickiness_since(solved: Solved | None, case: _Case, previous: Matrix, now_s: float) -> float:
+    """When stickiness was last full: now, if a move is forced or a datacenter comes back; else as before."""
+    if solved is None or len(solved.used_rps) != len(case.used_rps):
+        return now_s
+    if any((old > 0) != (new > 0) for old, new in zip(solved.used_rps, case.used_rps, strict=True)):
+        return now_s
+    load = case.demand_rps @ previous
+    used = np.array(case.used_rps)
+    room = used * overload_factor(float(floored(case.demand_rps).sum()), float(used.sum())) * (1 + FORCED_TOLERANCE)
+    return now_s if bool((load > room).any()) else solved.stickiness_since_s
+
+
+def _matrix(plan: Plan | None, case: _Case, network: Network) -> Matrix:
+    """The shares of `plan` as (locality, datacenter of the case); what is not a share counts as none."""
+    matrix = np.zeros((len(network.localities), len(case.columns)))
+    if plan is None:
+        return matrix
+    position = {network.datacenters[column]: j for j, column in enumerate(case.columns)}
+    for locality, shares in plan.shares.items():
+        row = network.row.get(locality)
+        if row is None:
+            continue
+        for datacenter, share in shares.items():
+            j = position.get(datacenter)
+            if j is not None and 0 < share <= 1:
+                matrix[row, j] = share
+    return matrix
+
+
+def _plan(case: _Case, assignment: Assignment, moment: Moment) -> Plan:
+    network = moment.network
+    names = [network.datacenters[column] for column in case.columns]
+    shares: dict[str, dict[str, float]] = {locality: {} for locality in network.localities}
+    rows, columns = np.nonzero(assignment.shares)
+    values = assignment.shares[rows, columns].tolist()
+    for row, column, value in zip(rows.tolist(), columns.tolist(), values, strict=True):
+        shares[network.localities[row]][names[column]] = value
+    return Plan(
+        case.service.name,
+        shares=shares,
+        demand_rps=dict(zip(network.localities, case.demand_rps.tolist(), strict=True)),
+        capacity_rps={site.datacenter: site.capacity_rps for site in case.capacity.datacenters},
+        load_rps=dict(zip(names, assignment.load_rps.tolist(), strict=True)),
+        computed_at_s=moment.now_s,
+        notes=_notes(case, assignment.overload),
+    )
+
+
+def _notes(case: _Case, overload: float) -> tuple[str, ...]:
+    if overload <= 1 + FORCED_TOLERANCE:
+        return case.notes
+    demand, capacity = math.fsum(case.demand_rps), math.fsum(case.used_rps)
+    return (
+        *case.notes,
+        f"overload: demand {demand:.6g} rps is {100 * demand / capacity:.0f} % of the capacity of {capacity:.6g} rps",
+    )
+
+
+def _kinds(notes: tuple[str, ...]) -> frozenset[str]:
+    """Notes without their numbers."""
+    return frozenset(note.partition(":")[0] for note in notes)
+
+
+def _holding(base: ServiceMemory, reason: str, moment: Moment) -> ServiceMemory:
+    """The service keeps its last plan."""
+    published = moment.inputs.previous.get(base.service.name)
+    decision = ServiceDecision(
+        published or base.decision.plan,
+        notes=(f"held: {reason}",),
+        held=reason,
+        capacity=base.decision.capacity,
+        overload=base.decision.overload,
+    )
+    return replace(base, compared=published, decision=decision)
+
+
+def differs(plan: Plan, published: Plan | None) -> bool:
+    """Whether a share is off by more than a basis point, a locality came or went, or the notes say other things."""
+    if (
+        published is None
+        or plan.shares.keys() != published.shares.keys()
+        or _kinds(plan.notes) != _kinds(published.notes)
+    ):
+        return True
+    if plan.capacity_rps.keys() != published.capacity_rps.keys():
+        return True
+    for locality, shares in plan.shares.items():
+        old = published.shares[locality]
+        if shares.keys() != old.keys() or any(
+            abs(share - old[datacenter]) > limits.PUBLISH_SHARE_CHANGE for datacenter, share in shares.items()
+        ):
+            return True
+    return False

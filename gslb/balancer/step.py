@@ -1,0 +1,98 @@
+"""One step of the balancer: from what is wanted and what is seen to a plan for every service. PURE.
+
+A service is solved again only when something of its own changed: its definition, the capacity of its tasks, the
+distances, its demand by more than `DEMAND_MOVE_FRACTION`, or when its stickiness has decayed so far that a move it
+forbade would pay now. Whatever is wrong with one service's numbers stays with that service: it keeps its last plan
+and says why.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from gslb.balancer import service_step
+from gslb.balancer.drains import Coverage, active_drains, coverage_of
+from gslb.balancer.inputs import Inputs
+from gslb.balancer.network import Network, network_of
+from gslb.balancer.safety import RemovalBudget
+from gslb.balancer.service_step import Moment
+from gslb.balancer.state import BalancerState, Decision, ServiceDecision, ServiceMemory
+
+ALARMS_MAX: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class _Names:
+    """The verdict on the names of services and localities."""
+
+    services: RemovalBudget
+    localities: RemovalBudget
+    lost_services: str  # why services that are gone may not be dropped; empty: they may
+    lost_localities: str
+
+
+def step(state: BalancerState, inputs: Inputs, *, now_s: float) -> tuple[BalancerState, Decision]:
+    """Plans every service.
+
+    `now_s`: UTC seconds since the epoch (drains end by it). Never raises on the values of `inputs`.
+    """
+    names = _judge_names(state, inputs, now_s)
+    network = _network(state, inputs, names)
+    coverage = _coverage(state, inputs, now_s)
+    hold = names.lost_localities if names.lost_localities and network is not state.network else ""
+    moment = Moment(inputs, network, coverage, now_s, hold)
+    memories = {
+        name: service_step.advance(state.services.get(name), service, moment)
+        for name, service in sorted(inputs.catalog.services.items())
+    }
+    gone = sorted({*state.services, *inputs.previous} - memories.keys())
+    decisions = {name: memory.decision for name, memory in memories.items()}
+    if names.lost_services:
+        for name in gone:
+            kept = _kept(state, inputs, name, names.lost_services)
+            decisions[name] = kept
+            if name in state.services:
+                memories[name] = replace(state.services[name], decision=kept)
+    alarms = [alarm for alarm in (names.lost_services, names.lost_localities) if alarm]
+    alarms += [f"{name}: {decision.held}" for name, decision in decisions.items() if decision.held]
+    decision = Decision(
+        decisions,
+        () if names.lost_services else tuple(gone),
+        tuple(dict.fromkeys(alarms))[:ALARMS_MAX],
+        sum(each.recomputed for each in decisions.values()),
+    )
+    return BalancerState(network, coverage, memories, names.services, names.localities), decision
+
+
+def _judge_names(state: BalancerState, inputs: Inputs, now_s: float) -> _Names:
+    """Services and localities may not vanish faster than the budget; a new leader counts from the published plans."""
+    services, localities = state.service_names, state.locality_names
+    if not services.names:
+        services = RemovalBudget(frozenset(inputs.previous), frozenset(inputs.previous))
+    if not localities.names:
+        known = frozenset(locality for plan in inputs.previous.values() for locality in plan.shares)
+        localities = RemovalBudget(known, known)
+    catalog = inputs.catalog
+    services, lost_services = services.judge(frozenset(catalog.services), "services", now_s=now_s)
+    places = frozenset(catalog.datacenters) | frozenset(catalog.areas)
+    localities, lost_localities = localities.judge(places, "localities", now_s=now_s)
+    return _Names(services, localities, lost_services, lost_localities)
+
+
+def _network(state: BalancerState, inputs: Inputs, names: _Names) -> Network:
+    """The distances; while localities are missing beyond the budget, those that were known before."""
+    if names.lost_localities and state.network.localities:
+        return state.network
+    return network_of(inputs.catalog, inputs.rtt_ms, state.network)
+
+
+def _coverage(state: BalancerState, inputs: Inputs, now_s: float) -> Coverage:
+    """The drains that hold; the same object as long as they are the same."""
+    coverage = coverage_of(active_drains(inputs.catalog, now_s), inputs.catalog)
+    return state.coverage if coverage == state.coverage else coverage
+
+
+def _kept(state: BalancerState, inputs: Inputs, name: str, reason: str) -> ServiceDecision:
+    """A service that vanished against the rules keeps its plan."""
+    memory: ServiceMemory | None = state.services.get(name)
+    plan = inputs.previous.get(name) or (memory.decision.plan if memory else None)
+    return ServiceDecision(plan, notes=(f"held: {reason}",), held=reason)
