@@ -61,6 +61,7 @@ DNS_NAMES_PER_SERVICE_MAX: Final = 100
 ZONE_MAX_BYTES: Final = 900_000
 NOTES_PER_PLAN_MAX: Final = 50
 NOTE_MAX_CHARS: Final = 500
+WEIGHT_MAX: Final = 1e6
 # What a reader keeps on disk.
 SNAPSHOT_MAX_BYTES: Final = 512 * 1024 * 1024
 

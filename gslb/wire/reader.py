@@ -1,0 +1,196 @@
+"""What a reader (RPC client, GFE, DNS frontend) holds, and how an update from a control plane changes it.
+
+`fold(view, update)` never raises and never makes a view worse (design, invariants 2, 5 and 8):
+- each part of an update stands by itself: a bad part is dropped and reported, the last good stays, the rest goes on;
+- plans only advance: an older stamp, from a replica that lags or a leader that was deposed, is refused;
+- a service that has endpoints keeps some, whatever arrives; only `deleted`, the operator's word, takes a name away.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from gslb.model import limits
+from gslb.model.endpoint import ServiceEndpoint
+from gslb.model.errors import InvalidValueError
+from gslb.model.grammar import shown
+from gslb.model.plan import ZERO_STAMP, Plan
+from gslb.model.resources import Catalog, ClientArea, Datacenter, Resource, Zone
+from gslb.steer.view import ServiceView
+from gslb.v1 import discovery_pb2
+from gslb.wire.endpoints import decode_endpoint
+from gslb.wire.plans import decode_plan
+from gslb.wire.resources import decode_resource, decode_service
+from gslb.wire.scalars import label
+
+
+@dataclass(frozen=True, slots=True)
+class ReaderView:
+    """Everything a reader knows at one moment. Immutable: a reader swaps one for the next."""
+
+    services: Mapping[str, ServiceView] = field(default_factory=dict)
+    catalog: Catalog = field(default_factory=Catalog)  # datacenters, areas and zones; services are in `services`
+    synced: bool = False  # everything subscribed has arrived at least once
+    replica: str = ""  # who sent the last update
+    unknown: frozenset[str] = frozenset()  # subscribed, and the control plane knows no such service
+
+
+def fold(view: ReaderView, update: discovery_pb2.Update) -> tuple[ReaderView, list[str]]:
+    """The view after an update, and what of the update was refused, one line each."""
+    problems: list[str] = []
+    services = dict(view.services)
+    for change in update.services[: limits.SERVICES_MAX]:
+        _fold_service(services, change, problems)
+    if len(update.services) > limits.SERVICES_MAX:
+        problems.append(f"an update of {len(update.services)} services: the first {limits.SERVICES_MAX} were read")
+    catalog = view.catalog
+    if update.HasField("catalog"):
+        catalog = _fold_catalog(catalog, update.catalog, problems)
+    folded = replace(
+        view,
+        services=services,
+        catalog=catalog,
+        synced=view.synced or update.synced,
+        replica=update.replica[: limits.NAME_MAX_CHARS * 4] or view.replica,
+        unknown=_fold_unknown(view.unknown, update),
+    )
+    return folded, problems
+
+
+def _fold_unknown(unknown: frozenset[str], update: discovery_pb2.Update) -> frozenset[str]:
+    arrived = {change.service for change in update.services if not change.deleted}
+    said = update.unknown_services[: limits.SERVICES_MAX]
+    return frozenset((unknown | set(said)) - arrived) if arrived or said else unknown
+
+
+def _fold_service(services: dict[str, ServiceView], change: discovery_pb2.ServiceUpdate, problems: list[str]) -> None:
+    """One service of an update; `services` is changed in place."""
+    try:
+        name = label(change.service, "service")
+    except InvalidValueError as error:
+        problems.append(str(error))
+        return
+    if change.deleted:
+        services.pop(name, None)
+        return
+    if name not in services and len(services) >= limits.SERVICES_MAX:
+        problems.append(f"service {name}: dropped, {limits.SERVICES_MAX} services are held already")
+        return
+    held = services.get(name) or ServiceView(name)
+    if change.HasField("config"):
+        try:
+            held = held.with_service(decode_service(name, change.config))
+        except InvalidValueError as error:
+            problems.append(f"the last good configuration stays: {error}")
+    if change.HasField("plan"):
+        held = _fold_plan(held, change, problems)
+    if change.endpoints_snapshot or change.upserted or change.removed:
+        held = _fold_endpoints(held, change, problems)
+    if held.service or held.plan or held.endpoints:
+        services[name] = held
+
+
+def _fold_plan(held: ServiceView, change: discovery_pb2.ServiceUpdate, problems: list[str]) -> ServiceView:
+    try:
+        plan = decode_plan(change.plan)
+    except InvalidValueError as error:
+        problems.append(f"the last good plan stays: {error}")
+        return held
+    problem = _why_not(held.name, held.plan, plan)
+    if problem:
+        problems.append(problem)
+    current = held.plan.stamp if held.plan else ZERO_STAMP
+    return held if problem or plan.stamp == current else held.with_plan(plan)
+
+
+def _why_not(name: str, held: Plan | None, plan: Plan) -> str | None:
+    """Why this plan cannot follow the one that is held; None when it can, or is the same."""
+    if plan.service != name:
+        return f"service {name}: refused a plan that is for {plan.service!r}"
+    if not plan.stamp.version:
+        return f"service {name}: refused a plan without a stamp"
+    if held and plan.stamp < held.stamp:
+        return f"service {name}: refused plan {tuple(plan.stamp)}, older than {tuple(held.stamp)}, which is held"
+    return None
+
+
+def _fold_endpoints(held: ServiceView, change: discovery_pb2.ServiceUpdate, problems: list[str]) -> ServiceView:
+    name = held.name
+    arrived = len(change.upserted)
+    if arrived > limits.ENDPOINTS_PER_SERVICE_MAX:
+        problems.append(f"service {name}: an update of {arrived} endpoints was refused: the last good ones stay")
+        return held
+    target: dict[str, ServiceEndpoint] = {}
+    if not change.endpoints_snapshot:
+        target = {task: endpoint for task, endpoint in held.endpoints.items() if task not in held.condemned}
+    for task in change.removed:
+        target.pop(task, None)
+    for message in change.upserted:
+        try:
+            endpoint = decode_endpoint(message)
+        except InvalidValueError as error:
+            problems.append(f"service {name}: {error}")
+            # A snapshot forgets what it does not list; this one it lists, badly.
+            if message.task in held.endpoints:
+                target[message.task] = held.endpoints[message.task]
+            continue
+        target[endpoint.task] = endpoint
+    return _settle(held, target, problems)
+
+
+def _settle(held: ServiceView, target: dict[str, ServiceEndpoint], problems: list[str]) -> ServiceView:
+    """The view with the endpoints that an update asked for, unless none or too many would be left."""
+    if len(target) > limits.ENDPOINTS_PER_SERVICE_MAX:
+        problems.append(f"service {held.name}: {len(target)} endpoints would be held: the last good ones stay")
+        return held
+    if not target and held.endpoints:
+        problems.append(
+            f"service {held.name}: an update that would leave no endpoint was refused: {len(held.endpoints)} stay"
+        )
+        # They go as soon as there is anything better.
+        return held.with_endpoints(held.endpoints, frozenset(held.endpoints))
+    if target == held.endpoints and not held.condemned:
+        return held
+    return held.with_endpoints(target)
+
+
+def _fold_catalog(held: Catalog, catalog: discovery_pb2.Catalog, problems: list[str]) -> Catalog:
+    """The catalog that arrived; resources in it that are bad keep their last good value."""
+    most = limits.DATACENTERS_MAX + 2 * limits.LOCALITIES_MAX
+    if len(catalog.resources) > most:
+        problems.append(f"a catalog of {len(catalog.resources)} resources was refused: at most {most} are read")
+        return held
+    good: list[Resource] = []
+    for message in catalog.resources:
+        try:
+            good.append(decode_resource(message))
+        except InvalidValueError as error:
+            problems.append(f"the last good value stays: {error}")
+            good.extend(_last_good(held, message.WhichOneof("kind"), message.meta.name))
+    folded = catalog_of(good)
+    if not folded.datacenters and held.datacenters:
+        problems.append(
+            f"a catalog without datacenters was refused: {len(held.datacenters)} are held, "
+            f"such as {shown(min(held.datacenters))}"
+        )
+        return held
+    return folded
+
+
+def _last_good(held: Catalog, field_name: str | None, name: str) -> Iterable[Resource]:
+    kinds: dict[str | None, Mapping[str, Resource]] = {
+        "datacenter": held.datacenters,
+        "client_area": held.areas,
+        "zone": held.zones,
+    }
+    known = kinds.get(field_name, {}).get(name)
+    return (known,) if known else ()
+
+
+def catalog_of(resources: Iterable[Resource]) -> Catalog:
+    """The datacenters, areas and zones among these that are not deleted: what readers need of the catalog."""
+    alive = [resource for resource in resources if resource.meta.deleted_at is None]
+    return Catalog(
+        datacenters={resource.name: resource for resource in alive if isinstance(resource, Datacenter)},
+        areas={resource.name: resource for resource in alive if isinstance(resource, ClientArea)},
+        zones={resource.origin: resource for resource in alive if isinstance(resource, Zone)},
+    )
