@@ -1,0 +1,86 @@
+"""The two witnesses: what a task's health follows from."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bns.model import HealthStatus
+from gslb.control.ingest.verdict import Evidence, Votes, Witness, judge
+
+U, H, X, D, T = (
+    HealthStatus.UNKNOWN,
+    HealthStatus.HEALTHY,
+    HealthStatus.UNHEALTHY,
+    HealthStatus.DRAINING,
+    HealthStatus.TIMEOUT,
+)
+NONE, SERVING, FAILING = Witness.NONE, Witness.SERVING, Witness.FAILING
+
+# (previous, reported, silent, witness) -> verdict
+CASES = [
+    # An agent that speaks is believed, whatever others saw.
+    (U, H, False, NONE, H),
+    (H, X, False, SERVING, X),
+    (H, H, False, FAILING, H),
+    (H, D, False, NONE, D),
+    (T, H, False, FAILING, H),
+    # Silence alone freezes.
+    (H, H, True, NONE, H),
+    (X, X, True, NONE, X),
+    (D, D, True, NONE, D),
+    # Silence and a second witness.
+    (H, H, True, FAILING, T),
+    (D, D, True, FAILING, T),
+    (H, H, True, SERVING, H),
+    (X, X, True, SERVING, X),
+    # A timeout lasts until somebody is served or the agent speaks.
+    (T, H, True, NONE, T),
+    (T, H, True, SERVING, H),
+    # Never heard of since this replica started.
+    (U, None, True, NONE, U),
+    (U, None, True, SERVING, H),
+    (U, None, True, FAILING, T),
+    (H, None, True, NONE, H),
+    # The agent speaks, but not (any more) of this task.
+    (H, None, False, NONE, H),
+    (U, None, False, NONE, U),
+    (H, None, False, FAILING, T),
+]
+
+
+@pytest.mark.parametrize(("previous", "reported", "silent", "witness", "verdict"), CASES)
+def test_table(previous, reported, silent, witness, verdict):
+    assert judge(previous, Evidence(reported, silent, witness)) is verdict
+
+
+statuses = st.sampled_from(list(HealthStatus))
+
+
+@given(statuses, statuses, st.sampled_from([NONE, SERVING]))
+def test_one_silent_agent_never_takes_a_healthy_task_out(previous, _, witness):
+    verdict = judge(H, Evidence(H, silent=True, witness=witness))
+    assert verdict is H
+
+
+@given(st.lists(st.tuples(statuses | st.none(), st.booleans(), st.sampled_from(list(Witness)))))
+def test_timeout_needs_a_failing_witness(steps):
+    verdict, seen_failing = U, False
+    for reported, silent, witness in steps:
+        seen_failing = seen_failing or witness is FAILING or reported is T
+        verdict = judge(verdict, Evidence(reported, silent, witness))
+        assert verdict is not T or seen_failing
+
+
+def test_votes_are_bounded_by_report():
+    # One client that failed a million times is one vote; ten that were served outvote it.
+    votes = Votes().add(0, 1_000_000)
+    assert votes.witness is FAILING
+    for _ in range(10):
+        votes = votes.add(1, 0)
+    assert votes.witness is SERVING
+
+
+def test_no_observation_is_no_vote():
+    assert Votes().add(0, 0).witness is NONE
+    # A task that serves half of what it gets has no failing witness: it may be overloaded, which is not dead.
+    assert Votes().add(5, 5).witness is SERVING
