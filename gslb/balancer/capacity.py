@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from bns.model import HealthStatus
-from gslb.balancer.drains import Coverage
+from gslb.balancer.coverage import Coverage
 from gslb.balancer.inputs import TaskState
 from gslb.model.errors import InvalidValueError
 from gslb.model.resources import Service

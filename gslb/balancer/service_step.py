@@ -10,7 +10,7 @@ import numpy as np
 from gslb.balancer.assignment import Assignment, Matrix, Problem, assign, floored
 from gslb.balancer.capacity import ServiceCapacity, capacity_of
 from gslb.balancer.congestion import overload_factor
-from gslb.balancer.drains import Coverage
+from gslb.balancer.coverage import Coverage
 from gslb.balancer.inputs import Inputs, TaskState
 from gslb.balancer.network import Network
 from gslb.balancer.safety import RemovalBudget, plan_violations

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from gslb.balancer.capacity import NO_CAPACITY, ServiceCapacity
-from gslb.balancer.drains import Coverage
+from gslb.balancer.coverage import Coverage
 from gslb.balancer.inputs import TaskState
 from gslb.balancer.network import Network
 from gslb.balancer.safety import NO_NAMES, RemovalBudget

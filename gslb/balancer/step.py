@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from gslb.balancer import service_step
-from gslb.balancer.drains import Coverage, active_drains, coverage_of
+from gslb.balancer.coverage import Coverage, active_drains, coverage_of
 from gslb.balancer.inputs import Inputs
 from gslb.balancer.network import Network, network_of
 from gslb.balancer.safety import RemovalBudget

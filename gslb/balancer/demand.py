@@ -1,0 +1,202 @@
+"""How much each locality asks of each service, folded from the reports of everybody who sees requests. PURE.
+
+Demand is logical first attempts (design section 4). A reporter's rate holds until its next report; when it falls
+silent the rate halves each half-life, so a crowd whose reporters died with a network does not vanish from the plan.
+Of each service only reporters of its one source count. The sums are smoothed: slowly within the band of noise and on
+the way down, quickly when demand rises out of the band, because too little room hurts and too much does not.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from gslb.model import limits
+from gslb.model.criticality import Criticality
+from gslb.model.resources import DemandSource
+
+REPORTERS_MAX: Final = 50_000
+ROWS_TOTAL_MAX: Final = 1_000_000
+# A very short period would turn one request into a high rate.
+PERIOD_MIN_S: Final = 0.5
+PERIOD_MAX_S: Final = 600.0
+# A reporter that misses this many of its periods is silent.
+SILENT_PERIODS: Final = 3
+FORGET_HALF_LIVES: Final = 10
+BOOTS_REMEMBERED: Final = 8
+# A rise beyond this, and beyond this many standard deviations of a Poisson count, is no noise.
+RISE_FRACTION: Final = 0.25
+RISE_DEVIATIONS: Final = 4.0
+RISE_SMOOTHING: Final = 0.6
+VANISHED_RPS: Final = 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class DemandRow:
+    """First attempts from one locality to one service since the reporter's last report."""
+
+    service: str
+    locality: str
+    attempts: int
+    caller: str = ""  # the caller's own service; empty: none
+    criticality: Criticality = Criticality.CRITICAL
+
+
+@dataclass(frozen=True, slots=True)
+class DemandReport:
+    """What one process saw in `period_s`. (reporter, boot_id, seq) is counted once."""
+
+    reporter: str
+    boot_id: str
+    seq: int
+    period_s: float
+    source: DemandSource
+    rows: tuple[DemandRow, ...] = ()
+
+
+@dataclass(slots=True)
+class _Rates:
+    """A reporter's last report of one source."""
+
+    rows: Mapping[tuple[str, str], float]  # rps by (service, locality)
+    period_s: float
+    heard_s: float
+
+    def weight(self, now_s: float) -> float:
+        """1 while the reporter reports, then half each half-life."""
+        silent_s = now_s - self.heard_s - SILENT_PERIODS * self.period_s
+        return 1.0 if silent_s <= 0 else float(0.5 ** (silent_s / limits.DEMAND_HALF_LIFE_S))
+
+
+@dataclass(slots=True)
+class _Reporter:
+    """One process: which boot it is in, how far it got, and what it said."""
+
+    boot_id: str
+    seq: int
+    heard_s: float
+    boots: tuple[str, ...] = ()  # earlier ones, whose late reports are refused
+    rates: dict[DemandSource, _Rates] = field(default_factory=dict)
+
+
+class DemandFold:
+    """Takes reports, gives smoothed demand. `now_s` of every call is of one monotonic clock; memory is bounded."""
+
+    def __init__(self) -> None:
+        self._reporters: dict[str, _Reporter] = {}
+        self._rows = 0
+        self._smoothed: dict[str, dict[str, float]] = {}
+        self._smoothed_at_s: float | None = None
+
+    @property
+    def reporters(self) -> int:
+        """How many processes are remembered."""
+        return len(self._reporters)
+
+    def accept(self, report: DemandReport, *, now_s: float) -> str:
+        """Counts `report`. Returns why it is refused; empty: it is counted. A refused report changes nothing."""
+        known = self._reporters.get(report.reporter)
+        reason = _malformed(report) or _replayed(known, report) or self._no_room(known, report)
+        if reason:
+            return reason
+        reporter = known or _Reporter(report.boot_id, report.seq, now_s)
+        if reporter.boot_id != report.boot_id:
+            reporter.boots = (*reporter.boots, reporter.boot_id)[-BOOTS_REMEMBERED:]
+            self._drop(reporter)
+        reporter.boot_id, reporter.seq, reporter.heard_s = report.boot_id, report.seq, now_s
+        period_s = max(report.period_s, PERIOD_MIN_S)
+        rows: dict[tuple[str, str], float] = {}
+        for row in report.rows:
+            key = (row.service, row.locality)
+            rows[key] = rows.get(key, 0.0) + row.attempts / period_s
+        old = reporter.rates.get(report.source)
+        self._rows += len(rows) - (len(old.rows) if old else 0)
+        reporter.rates[report.source] = _Rates(rows, period_s, now_s)
+        self._reporters[report.reporter] = reporter
+        return ""
+
+    def demand(self, sources: Mapping[str, DemandSource], *, now_s: float) -> Mapping[str, Mapping[str, float]]:
+        """Smoothed rps by service and locality. `sources`: the one source of each service there is."""
+        self._forget(now_s)
+        raw = self._raw(sources, now_s)
+        last_s = self._smoothed_at_s
+        elapsed_s = max(0.0, now_s - last_s) if last_s is not None else 0.0
+        self._smoothed_at_s = now_s
+        smoothed: dict[str, dict[str, float]] = {}
+        for service in sources:
+            old, new = self._smoothed.get(service, {}), raw.get(service, {})
+            if old or new:
+                after = _smooth_all(old, new, elapsed_s)
+                smoothed[service] = old if after == old else after
+        self._smoothed = smoothed
+        return dict(smoothed)
+
+    def _raw(self, sources: Mapping[str, DemandSource], now_s: float) -> dict[str, dict[str, float]]:
+        raw: dict[str, dict[str, float]] = {}
+        for reporter in self._reporters.values():
+            for source, rates in reporter.rates.items():
+                weight = rates.weight(now_s)
+                for (service, locality), rps in rates.rows.items():
+                    if sources.get(service) is source:
+                        localities = raw.setdefault(service, {})
+                        localities[locality] = min(localities.get(locality, 0.0) + weight * rps, limits.RATE_MAX_RPS)
+        return raw
+
+    def _no_room(self, known: _Reporter | None, report: DemandReport) -> str:
+        if known is None and len(self._reporters) >= REPORTERS_MAX:
+            return f"more than {REPORTERS_MAX} reporters"
+        if self._rows + len(report.rows) > ROWS_TOTAL_MAX:
+            return f"more than {ROWS_TOTAL_MAX} rows of all reporters together"
+        return ""
+
+    def _drop(self, reporter: _Reporter) -> None:
+        self._rows -= sum(len(rates.rows) for rates in reporter.rates.values())
+        reporter.rates.clear()
+
+    def _forget(self, now_s: float) -> None:
+        """Reporters that are silent for so long that nothing is left of their rates."""
+        limit_s = FORGET_HALF_LIVES * limits.DEMAND_HALF_LIFE_S
+        for name in [name for name, reporter in self._reporters.items() if now_s - reporter.heard_s > limit_s]:
+            self._drop(self._reporters.pop(name))
+
+
+def _malformed(report: DemandReport) -> str:
+    """Why the report makes no sense; names are checked where they are decoded."""
+    if not 0 < report.period_s <= PERIOD_MAX_S:
+        return f"period_s is {report.period_s}: it must be in 0..{PERIOD_MAX_S:g}"
+    if len(report.rows) > limits.DEMAND_ROWS_MAX:
+        return f"{len(report.rows)} rows: at most {limits.DEMAND_ROWS_MAX} a report"
+    most = limits.RATE_MAX_RPS * max(report.period_s, PERIOD_MIN_S)
+    for row in report.rows:
+        if not 0 <= row.attempts <= most:
+            return f"attempts of service {row.service} is {row.attempts}: no count"
+    return ""
+
+
+def _replayed(known: _Reporter | None, report: DemandReport) -> str:
+    if known is None:
+        return ""
+    if report.boot_id in known.boots:
+        return f"replay: boot {report.boot_id} of {report.reporter} is over"
+    if report.boot_id == known.boot_id and report.seq <= known.seq:
+        return f"replay: seq {report.seq} of {report.reporter} after {known.seq}"
+    return ""
+
+
+def _smooth_all(old: Mapping[str, float], new: Mapping[str, float], elapsed_s: float) -> dict[str, float]:
+    """Smoothed rates of one service; a locality whose rate is nothing goes."""
+    smoothed = {locality: smooth(old.get(locality), new.get(locality, 0.0), elapsed_s) for locality in {**old, **new}}
+    return {locality: rps for locality, rps in smoothed.items() if rps > VANISHED_RPS}
+
+
+def smooth(old: float | None, new: float, elapsed_s: float) -> float:
+    """The next smoothed rate after `elapsed_s`; the first one is taken as it is.
+
+    The smoothing factors are those of one demand report period.
+    """
+    if old is None:
+        return new
+    noise = max(RISE_FRACTION * old, RISE_DEVIATIONS * math.sqrt(old / limits.DEMAND_REPORT_PERIOD_S))
+    factor = RISE_SMOOTHING if new > old + noise else limits.DEMAND_SMOOTHING
+    kept = math.pow(1 - factor, elapsed_s / limits.DEMAND_REPORT_PERIOD_S)
+    return new + kept * (old - new)

@@ -1,0 +1,162 @@
+"""Why a locality's requests of a service go where they go. PURE."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from gslb.balancer.capacity import DatacenterCapacity
+from gslb.balancer.inputs import Inputs
+from gslb.balancer.service_step import stickiness_ms
+from gslb.balancer.state import BalancerState
+from gslb.model.errors import NotFoundError
+from gslb.model.plan import ZERO_STAMP, Plan, Stamp
+
+# Load within this fraction of a threshold has reached it.
+FULL_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One datacenter of the service, as seen from the locality."""
+
+    datacenter: str
+    rtt_ms: float
+    capacity_rps: float
+    load_rps: float
+    healthy_tasks: int
+    tasks: int
+    drain: str  # name of a drain that applies; empty: none
+    share: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Candidates nearest first."""
+
+    service: str
+    locality: str
+    demand_rps: float
+    stamp: Stamp
+    candidates: tuple[Candidate, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Site:
+    """What a reason is made from."""
+
+    capacity: DatacenterCapacity
+    rtt_ms: float
+    load_rps: float
+    share: float
+    max_utilization: float
+
+    @property
+    def utilization(self) -> float:
+        return self.load_rps / self.capacity.capacity_rps if self.capacity.capacity_rps > 0 else 0.0
+
+    @property
+    def full(self) -> bool:
+        return self.utilization >= self.max_utilization - FULL_TOLERANCE
+
+    @property
+    def out(self) -> str:
+        """Why it can take nothing; empty: it can."""
+        here = self.capacity
+        if not here.tasks:
+            return "no task is registered here"
+        if here.capacity_rps > 0:
+            return ""
+        if here.drained:
+            return f"drained by {', '.join(here.drains)}" if here.drains else "its tasks are drained"
+        return f"no healthy task (0 of {here.tasks})"
+
+
+def explain(state: BalancerState, inputs: Inputs, service: str, locality: str, *, now_s: float) -> Explanation:
+    """Explains the published plan, or the computed one before the first is published. Raises NotFoundError."""
+    declared = inputs.catalog.services.get(service)
+    memory = state.services.get(service)
+    if declared is None or memory is None:
+        raise NotFoundError(f"service {service} does not exist; `gslb get service` lists them")
+    network = state.network
+    row = network.row.get(locality)
+    if row is None:
+        raise NotFoundError(
+            f"locality {locality} is no datacenter and no client area; `gslb get datacenter,area` lists them"
+        )
+    plan = inputs.previous.get(service) or memory.decision.plan
+    shares = plan.shares.get(locality, {}) if plan else {}
+    loads = load_of(plan, inputs.demand.get(service, {})) if plan else {}
+    sites = sorted(
+        (
+            _Site(
+                here,
+                float(network.rtt_ms[row, network.column[here.datacenter]]),
+                loads.get(here.datacenter, 0.0),
+                shares.get(here.datacenter, 0.0),
+                declared.max_utilization,
+            )
+            for here in memory.decision.capacity.datacenters
+            if here.datacenter in network.column
+        ),
+        key=lambda site: (site.rtt_ms, site.capacity.datacenter),
+    )
+    since_s = memory.solved.stickiness_since_s if memory.solved else now_s
+    sticky_ms = stickiness_ms(since_s, now_s)
+    candidates = tuple(
+        Candidate(
+            site.capacity.datacenter,
+            site.rtt_ms,
+            site.capacity.capacity_rps,
+            site.load_rps,
+            site.capacity.healthy,
+            site.capacity.tasks,
+            ", ".join(site.capacity.drains),
+            site.share,
+            _reason(site, sites[:i], panic=memory.decision.capacity.panic, sticky_ms=sticky_ms),
+        )
+        for i, site in enumerate(sites)
+    )
+    demand = inputs.demand.get(service, {}).get(locality, 0.0)
+    stamp = plan.stamp if plan else ZERO_STAMP
+    return Explanation(service, locality, demand, stamp, candidates, memory.decision.notes)
+
+
+def load_of(plan: Plan, demand: Mapping[str, float]) -> dict[str, float]:
+    """What `plan` sends to each datacenter when demand is `demand` (rps by locality)."""
+    loads: dict[str, float] = {}
+    for locality, rps in demand.items():
+        for datacenter, share in plan.shares.get(locality, {}).items():
+            loads[datacenter] = loads.get(datacenter, 0.0) + share * rps
+    return loads
+
+
+def _reason(site: _Site, nearer: Sequence[_Site], *, panic: str, sticky_ms: float) -> str:
+    """Why `site` has its share, or none; `nearer` are the candidates before it, nearest first."""
+    if site.out:
+        return f"{site.out}; serves because of {panic}" if site.share > 0 else site.out
+    if site.share == 0:
+        return _reason_for_none(site, nearer)
+    percent = f"{100 * site.utilization:.0f} % used"
+    lacking = [
+        f"{other.capacity.datacenter}: {other.out or _fullness(other)}" for other in nearer if other.out or other.full
+    ]
+    if len(lacking) < len(nearer):
+        kept = [other.capacity.datacenter for other in nearer if not other.out and not other.full]
+        return f"stays for now ({percent}): {kept[0]} is nearer and has room; stickiness {sticky_ms:.3g} ms is decaying"
+    if not nearer:
+        return f"nearest, full ({percent}): the rest spills over" if site.full else f"nearest ({percent})"
+    return f"next nearest with room ({percent}); before it {'; '.join(lacking)}"
+
+
+def _reason_for_none(site: _Site, nearer: Sequence[_Site]) -> str:
+    if any(other.share > 0 for other in nearer):
+        taker = next(other for other in nearer if other.share > 0)
+        return f"not needed: {taker.capacity.datacenter} is {site.rtt_ms - taker.rtt_ms:.3g} ms nearer and takes it"
+    return (
+        f"{_fullness(site)} by demand that has farther to go elsewhere" if site.full else "no share: held or returning"
+    )
+
+
+def _fullness(site: _Site) -> str:
+    return f"full ({100 * site.utilization:.0f} % used)"
