@@ -15,6 +15,9 @@ from gslb.model.grammar import Grammar, shown
 
 Values = Mapping[str, object]
 
+# A protobuf Timestamp ends in 9999, and a zone's offset must not push a time over either end.
+_YEARS = (1971, 9998)
+
 
 class Form(Enum):
     """The type of a value, in the words of an error message."""
@@ -62,27 +65,16 @@ def child(path: str, name: str) -> str:
 
 
 def check(field: Field, value: object, path: str) -> Iterator[FieldProblem]:
-    """Everything that is wrong with a value of this field."""
-    if not _has_form(field.form, value):
-        yield FieldProblem(path, f"{shown(value)} is not {field.form.value}")
+    """Everything that is wrong with a value of this field, and with what is inside it."""
+    problems = list(check_itself(field, value, path))
+    yield from problems
+    if problems:
         return
-    match field.form:
-        case Form.NUMBER | Form.INTEGER:
-            assert isinstance(value, int | float)
-            yield from _check_range(field, value, path)
-        case Form.TEXT:
-            assert isinstance(value, str)
-            yield from _check_text(field, value, path)
-        case Form.LIST:
-            assert isinstance(value, Sequence)
-            yield from _check_list(field, value, path)
-        case Form.OBJECT:
-            assert isinstance(value, Mapping)
-            yield from check_all(field.fields, value, path)
-        case Form.BOOLEAN | Form.TIME:
-            pass
-        case _:
-            assert_never(field.form)
+    if isinstance(value, Mapping):
+        yield from check_all(field.fields, value, path)
+    elif field.items and isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from check(field.items, item, f"{path}[{index}]")
 
 
 def check_all(fields: Sequence[Field], values: Values, path: str = "") -> Iterator[FieldProblem]:
@@ -91,7 +83,34 @@ def check_all(fields: Sequence[Field], values: Values, path: str = "") -> Iterat
         if field.name in values:
             yield from check(field, values[field.name], child(path, field.name))
         elif field.required:
-            yield FieldProblem(path, f"{field.name!r} is missing: give {field.doc}")
+            yield missing(field, path)
+
+
+def missing(field: Field, path: str) -> FieldProblem:
+    """What to say when a required field is not there."""
+    return FieldProblem(child(path, field.name), f"missing: give {field.doc}")
+
+
+def check_itself(field: Field, value: object, path: str) -> Iterator[FieldProblem]:
+    """What is wrong with a value of this field, looking at its type, range, grammar and length only."""
+    if not _has_form(field.form, value):
+        yield FieldProblem(path, f"{shown(value)} is not {field.form.value}")
+        return
+    match value:
+        case bool() | Mapping():
+            pass
+        case int() | float():
+            yield from _check_range(field, value, path)
+        case str():
+            yield from _check_text(field, value, path)
+        case datetime():
+            if not _YEARS[0] <= value.year <= _YEARS[1]:
+                yield FieldProblem(path, f"{value.isoformat()} is not between the years {_YEARS[0]} and {_YEARS[1]}")
+        case list() | tuple():
+            if not field.minimum <= len(value) <= field.maximum:
+                yield FieldProblem(path, f"has {len(value)} items: give {field.doc}, {_range_words(field)}")
+        case _:
+            raise AssertionError(f"{field.name}: a value of type {type(value)} has no form")
 
 
 def _has_form(form: Form, value: object) -> bool:
@@ -133,7 +152,7 @@ def _check_range(field: Field, value: float, path: str) -> Iterator[FieldProblem
     finite = isinstance(value, int) or math.isfinite(value)
     low = value > field.minimum if field.above else value >= field.minimum
     if not (finite and low and value <= field.maximum):
-        yield FieldProblem(path, f"{shown(value)} is out of range: {field.doc} must be {_range_words(field)}")
+        yield FieldProblem(path, f"{shown(value)} is out of range: give {field.doc}, {_range_words(field)}")
 
 
 def _check_text(field: Field, value: str, path: str) -> Iterator[FieldProblem]:
@@ -142,12 +161,3 @@ def _check_text(field: Field, value: str, path: str) -> Iterator[FieldProblem]:
     problem = field.grammar.problem(value) if field.grammar else None
     if problem:
         yield FieldProblem(path, problem)
-
-
-def _check_list(field: Field, value: Sequence[object], path: str) -> Iterator[FieldProblem]:
-    if not field.minimum <= len(value) <= field.maximum:
-        yield FieldProblem(path, f"has {len(value)} items: {field.doc} must be {_range_words(field)}")
-        return
-    if field.items:
-        for index, item in enumerate(value):
-            yield from check(field.items, item, f"{path}[{index}]")

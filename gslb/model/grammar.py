@@ -47,7 +47,8 @@ def _by_name(check: Callable[[str], object]) -> Callable[[str], str | None]:
 
 
 def _label(text: str) -> str | None:
-    return _by_name(lambda it: check_label(it, "name"))(text)
+    problem = _by_name(lambda it: check_label(it, ""))(text)
+    return problem.strip() if problem else None
 
 
 def _optional_label(text: str) -> str | None:

@@ -13,17 +13,17 @@ def _names(choices: type[Enum]) -> tuple[str, ...]:
 
 
 _LATITUDE = Field(
-    "latitude", Form.NUMBER, "the latitude in degrees, north positive", required=True, minimum=-90, maximum=90
+    "latitude", Form.NUMBER, "the latitude in degrees (north positive)", required=True, minimum=-90, maximum=90
 )
 _LONGITUDE = Field(
-    "longitude", Form.NUMBER, "the longitude in degrees, east positive", required=True, minimum=-180, maximum=180
+    "longitude", Form.NUMBER, "the longitude in degrees (east positive)", required=True, minimum=-180, maximum=180
 )
 
 DATACENTER = (
     Field("region", Form.TEXT, "the region, such as na or eu", required=True, grammar=grammar.LABEL),
     _LATITUDE,
     _LONGITUDE,
-    Field("uplink_mbps", Form.NUMBER, "the uplink in Mbit/s, 0 for no limit", default=0.0, minimum=0, maximum=1e9),
+    Field("uplink_mbps", Form.NUMBER, "the uplink in Mbit/s (0: no limit)", default=0.0, minimum=0, maximum=1e9),
 )
 
 AREA = (
@@ -32,7 +32,7 @@ AREA = (
     Field(
         "cidrs",
         Form.LIST,
-        "the number of networks of the area's clients",
+        "the networks of the area's clients",
         default=(),
         minimum=0,
         maximum=limits.CIDRS_PER_AREA_MAX,
@@ -45,7 +45,7 @@ BACKEND = (
     Field(
         "task_capacity_rps",
         Form.NUMBER,
-        "what one healthy task can serve, in requests per second,",
+        "what one healthy task can serve, in requests per second",
         required=True,
         minimum=0,
         maximum=limits.TASK_CAPACITY_MAX_RPS,
@@ -73,7 +73,7 @@ SERVICE = (
     Field(
         "backends",
         Form.LIST,
-        "the number of jobs that serve it",
+        "the jobs that serve it",
         required=True,
         minimum=1,
         maximum=limits.DATACENTERS_MAX,
@@ -98,7 +98,7 @@ SERVICE = (
     Field(
         "dns_names",
         Form.LIST,
-        "the number of DNS names that browsers use",
+        "the DNS names that browsers use",
         default=(),
         minimum=0,
         maximum=limits.DNS_NAMES_PER_SERVICE_MAX,
@@ -107,7 +107,7 @@ SERVICE = (
     Field(
         "ttl_s",
         Form.INTEGER,
-        "how long a DNS answer may be kept, in seconds,",
+        "how long a DNS answer may be kept, in seconds",
         default=limits.TTL_DEFAULT_S,
         minimum=1,
         maximum=limits.TTL_MAX_S,
