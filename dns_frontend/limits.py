@@ -1,0 +1,39 @@
+"""Every bound of the DNS frontend in one place. Units are in the names."""
+
+from typing import Final
+
+# Messages
+HEADER_OCTETS: Final = 12
+UDP_PAYLOAD_MIN_OCTETS: Final = 512  # RFC 1035 section 4.2.1
+UDP_PAYLOAD_MAX_OCTETS: Final = 1232  # no fragments anywhere (DNS flag day 2020)
+TCP_MESSAGE_MAX_OCTETS: Final = 65_535
+# What a query may carry beside its question: an OPT, perhaps a signature.
+QUERY_RECORDS_MAX: Final = 8
+OPTIONS_MAX: Final = 32
+# CNAMEs and DNAMEs that one answer follows.
+CHAIN_MAX: Final = 8
+# An RRset that does not fit a TCP message cannot be served at all: zones with one are refused.
+RRSET_MAX_OCTETS: Final = 60_000
+
+# UDP
+DATAGRAM_MAX_OCTETS: Final = 4096  # longer queries do not exist
+DATAGRAMS_PER_WAKE: Final = 64  # then other tasks get their turn
+UDP_BUFFER_OCTETS: Final = 4 << 20
+
+# TCP (RFC 7766 section 6)
+TCP_CONNECTIONS_MAX: Final = 1000
+TCP_CONNECTIONS_PER_PREFIX: Final = 100  # of one /24 or /56
+TCP_IDLE_S: Final = 10.0
+TCP_MESSAGE_S: Final = 2.0  # from its first octet to its last, and for writing an answer
+TCP_BACKLOG: Final = 256
+TCP_WRITE_BUFFER_OCTETS: Final = 128 << 10
+
+# Talking to the control plane
+RECONNECT_MIN_S: Final = 0.1
+RECONNECT_MAX_S: Final = 5.0
+# A control plane that sends nothing for this long after a connection is tried elsewhere.
+FIRST_UPDATE_S: Final = 15.0
+SNAPSHOT_COALESCE_S: Final = 1.0
+SNAPSHOT_RETRY_S: Final = 10.0
+SNAPSHOT_MAX_OCTETS: Final = 512 << 20
+REBUILD_COALESCE_S: Final = 0.02

@@ -1,0 +1,110 @@
+"""What the frontend counts: plain numbers on the hot path, Prometheus families when somebody asks.
+
+Labels are bounded: codes and transports are few, localities and datacenters come from the catalog. Demand is counted by
+service and locality, for the control plane, and is not a metric: 10,000 services x 200 localities are 2 million series.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from enum import Enum
+from typing import Final
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from typing_extensions import override
+
+from dns_frontend.zone.rtype import Rcode
+from gslb.model import limits
+
+NO_LOCALITY: Final = "(none)"
+NO_DATACENTER: Final = "(none)"
+DESTINATIONS_MAX: Final = 100_000
+
+
+class Transport(Enum):
+    """How a message came."""
+
+    UDP = "udp"
+    TCP = "tcp"
+
+
+class Counters:
+    """Counts since the start. Written by the event loop only; read from any thread, a number at a time."""
+
+    def __init__(self) -> None:
+        self.answers: dict[tuple[Transport, int], int] = {}
+        self.ignored_messages: dict[Transport, int] = dict.fromkeys(Transport, 0)
+        self.destinations: dict[tuple[str, str], int] = {}  # (locality, datacenter)
+        self.demand: dict[tuple[str, str], int] = {}  # (service, locality), since `take_demand`
+        self.truncated = 0
+        self.bugs = 0
+        self.send_failures = 0
+        self.tcp_refused = 0
+        self.tcp_evicted = 0
+        self.bad_updates = 0
+        self.reconnects = 0
+        self.zone_problems = 0
+
+    def answered(self, transport: Transport, rcode: int) -> None:
+        key = (transport, rcode)
+        self.answers[key] = self.answers.get(key, 0) + 1
+
+    def ignored(self, transport: Transport) -> None:
+        self.ignored_messages[transport] += 1
+
+    def steered(self, service: str, locality: str, datacenter: str) -> None:
+        """One question for a service's address; `datacenter` "": there was none to give."""
+        to = (locality, datacenter)
+        if to in self.destinations or len(self.destinations) < DESTINATIONS_MAX:
+            self.destinations[to] = self.destinations.get(to, 0) + 1
+        pair = (service, locality)
+        if pair in self.demand or len(self.demand) < limits.DEMAND_ROWS_MAX:
+            self.demand[pair] = self.demand.get(pair, 0) + 1
+
+    def take_demand(self) -> Mapping[tuple[str, str], int]:
+        """What was asked since the last call, by (service, locality)."""
+        taken, self.demand = self.demand, {}
+        return taken
+
+
+class FrontendCollector(Collector):
+    """The counters, and what the rest of the process knows of itself, as metrics."""
+
+    def __init__(self, counters: Counters, gauges: Callable[[], Mapping[str, tuple[str, float]]]) -> None:
+        """`gauges` gives name -> (help, value) of what is measured when it is asked for."""
+        self._counters = counters
+        self._gauges = gauges
+
+    @override
+    def collect(self) -> Iterator[Metric]:
+        counters = self._counters
+        answers = CounterMetricFamily("gslb_dns_answers", "Answers sent.", labels=["transport", "rcode"])
+        for (transport, rcode), count in dict(counters.answers).items():
+            answers.add_metric([transport.value, Rcode(rcode).name], count)
+        yield answers
+        ignored = CounterMetricFamily("gslb_dns_ignored", "Messages that got no answer.", labels=["transport"])
+        for transport, count in counters.ignored_messages.items():
+            ignored.add_metric([transport.value], count)
+        yield ignored
+        steered = CounterMetricFamily(
+            "gslb_dns_steered", "Questions for a service's addresses.", labels=["locality", "datacenter"]
+        )
+        for (locality, datacenter), count in dict(counters.destinations).items():
+            steered.add_metric([locality or NO_LOCALITY, datacenter or NO_DATACENTER], count)
+        yield steered
+        yield from self._plain()
+        for name, (text, value) in self._gauges().items():
+            yield GaugeMetricFamily(name, text, value=value)
+
+    def _plain(self) -> Iterator[Metric]:
+        counters = self._counters
+        for name, text, value in (
+            ("truncated", "Answers that did not fit and had TC set.", counters.truncated),
+            ("bugs", "Messages answered SERVFAIL because of an error in this program.", counters.bugs),
+            ("send_failures", "Answers that the kernel did not take.", counters.send_failures),
+            ("tcp_refused", "TCP connections closed at once because one prefix has too many.", counters.tcp_refused),
+            ("tcp_evicted", "Idle TCP connections closed to make room.", counters.tcp_evicted),
+            ("bad_updates", "Parts of updates from the control plane that were refused.", counters.bad_updates),
+            ("reconnects", "Times that the stream from the control plane was made anew.", counters.reconnects),
+            ("zone_problems", "Zones and names of the catalog that could not be served.", counters.zone_problems),
+        ):
+            yield CounterMetricFamily(f"gslb_dns_{name}", text, value=value)

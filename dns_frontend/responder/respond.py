@@ -1,0 +1,103 @@
+"""Octets in, octets out, for one message: never an exception, whatever comes in."""
+
+import logging
+from typing import Final
+
+from dns_frontend.limits import TCP_MESSAGE_MAX_OCTETS, UDP_PAYLOAD_MAX_OCTETS, UDP_PAYLOAD_MIN_OCTETS
+from dns_frontend.metrics import Counters, Transport
+from dns_frontend.responder.edns import opt_record
+from dns_frontend.responder.locate import Source
+from dns_frontend.responder.message import QR, RD, BadQueryError, Query, is_query, parse_query
+from dns_frontend.responder.resolve import Asker, Reply, resolve
+from dns_frontend.responder.writer import Writer, header_only
+from dns_frontend.table.model import OwnedRRset
+from dns_frontend.table.serving import Serving
+from dns_frontend.zone.rtype import Rcode
+
+log = logging.getLogger(__name__)
+
+AA: Final = 0x0400
+TC: Final = 0x0200
+_ECHOED: Final = 0x7800 | RD  # opcode and RD come back as they were
+
+
+class Responder:
+    """Answers messages from `serving`, which may be replaced between any two of them."""
+
+    def __init__(self, counters: Counters, default_locality: str = "") -> None:
+        self.serving = Serving()
+        self._counters = counters
+        self._default_locality = default_locality
+        self._bugs_logged = 0
+
+    def respond(self, packet: bytes, source: Source, transport: Transport) -> bytes | None:
+        """The answer to one message; None: say nothing."""
+        if not is_query(packet):
+            self._counters.ignored(transport)
+            return None
+        try:
+            return self._respond(packet, source, transport)
+        except Exception:
+            # A bug of ours must not silence the server: the client asks another one, and we say where it was.
+            self._counters.bugs += 1
+            if self._counters.bugs == 1:
+                log.exception(
+                    "cannot answer a message of %d octets (logged once, see gslb_dns_bugs_total)", len(packet)
+                )
+            return self._short(packet, Rcode.SERVFAIL, transport)
+
+    def _short(self, packet: bytes, rcode: int, transport: Transport) -> bytes:
+        self._counters.answered(transport, rcode)
+        flags = int.from_bytes(packet[2:4], "big") & _ECHOED
+        return header_only(int.from_bytes(packet[:2], "big"), QR | flags | rcode)
+
+    def _respond(self, packet: bytes, source: Source, transport: Transport) -> bytes:
+        try:
+            query = parse_query(packet)
+        except BadQueryError as error:
+            return self._short(packet, error.rcode, transport)
+        reply = resolve(self.serving, query, Asker(source, self._default_locality))
+        limit = TCP_MESSAGE_MAX_OCTETS if transport is Transport.TCP else udp_limit(query)
+        message, truncated = encode(query, reply, limit)
+        self._counters.answered(transport, reply.rcode)
+        if truncated:
+            self._counters.truncated += 1
+        if reply.service:
+            self._counters.steered(reply.service, reply.locality, reply.datacenter)
+        return message
+
+
+def udp_limit(query: Query) -> int:
+    """Octets that an answer over UDP may have: what the client takes, and never so much that it would be fragmented."""
+    if query.edns is None:
+        return UDP_PAYLOAD_MIN_OCTETS
+    return min(max(query.edns.payload, UDP_PAYLOAD_MIN_OCTETS), UDP_PAYLOAD_MAX_OCTETS)
+
+
+def encode(query: Query, reply: Reply, limit: int) -> tuple[bytes, bool]:
+    """The message, and whether it was truncated.
+
+    What does not fit is left out whole and TC set: half an answer helps nobody, the client asks again over TCP.
+    """
+    flags = QR | (query.flags & RD) | (AA if reply.authoritative else 0) | (reply.rcode & 0xF)
+    opt = opt_record(query.edns, reply.rcode >> 4, _scope(reply)) if query.edns is not None else b""
+    writer = Writer(query.question, query.name)
+    counts = [1, *(_section(writer, section) for section in (reply.answer, reply.authority, reply.additional))]
+    truncated = len(writer.out) + len(opt) > limit
+    if truncated:
+        writer = Writer(query.question, query.name)
+        counts = [1, 0, 0, 0]
+        flags |= TC
+    if opt:
+        writer.out += opt
+        counts[3] += 1
+    return writer.finish(query.id, flags, counts), truncated
+
+
+def _section(writer: Writer, section: list[OwnedRRset]) -> int:
+    return sum(writer.rrset(owner, rrset) for owner, rrset in section)
+
+
+def _scope(reply: Reply) -> int | None:
+    """The scope to send back; none for a version of EDNS whose options we did not read."""
+    return None if reply.rcode == Rcode.BADVERS else reply.scope

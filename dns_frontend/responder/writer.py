@@ -1,0 +1,93 @@
+"""Answers to octets, with name compression (RFC 1035 section 4.1.4).
+
+Own code and not dnslib's buffer, which writes a broken pointer for a name beyond the first 16 kB of a message. Suffixes
+are found again in the exact case only, so that the case of a question and of a zone's text comes back as it was.
+"""
+
+import struct
+from collections.abc import Sequence
+from typing import Final
+
+from dns_frontend.limits import HEADER_OCTETS
+from dns_frontend.zone.records import RRset
+from dns_frontend.zone.rtype import CLASS_IN, RType
+
+_HEADER: Final = struct.Struct("!HHHHHH")
+_RECORD_TAIL: Final = struct.Struct("!HHIH")
+_LENGTH: Final = struct.Struct("!H")
+_POINTER_MAX: Final = 0x3FFF
+# Types whose names may be compressed (RFC 3597 section 4) and still occur: octets before the names, how many names.
+_NAMES_IN: Final = {
+    int(RType.NS): (0, 1),
+    int(RType.CNAME): (0, 1),
+    int(RType.SOA): (0, 2),
+    int(RType.PTR): (0, 1),
+    int(RType.MX): (2, 1),
+}
+
+
+class Writer:
+    """One message in the making: header, question, then records section by section."""
+
+    __slots__ = ("_offsets", "out")
+
+    def __init__(self, question: bytes, name: bytes) -> None:
+        self.out = bytearray(HEADER_OCTETS)
+        self.out += question
+        self._offsets: dict[bytes, int] = {}
+        at = 0
+        while name[at]:
+            self._offsets[name[at:]] = HEADER_OCTETS + at
+            at += 1 + name[at]
+
+    def name(self, name: bytes) -> None:
+        """A name, by a pointer to the longest suffix that was written before."""
+        out, offsets = self.out, self._offsets
+        at = 0
+        while length := name[at]:
+            suffix = name[at:]
+            known = offsets.get(suffix)
+            if known is not None:
+                out += _LENGTH.pack(0xC000 | known)
+                return
+            if len(out) <= _POINTER_MAX:
+                offsets[suffix] = len(out)
+            out += name[at : at + 1 + length]
+            at += 1 + length
+        out.append(0)
+
+    def rrset(self, owner: bytes, rrset: RRset) -> int:
+        """All records of a set; how many there were."""
+        out = self.out
+        layout = _NAMES_IN.get(rrset.rtype)
+        for rdata in rrset.rdatas:
+            self.name(owner)
+            out += _RECORD_TAIL.pack(rrset.rtype, CLASS_IN, rrset.ttl_s, len(rdata))
+            if layout is None:
+                out += rdata
+                continue
+            begin = len(out)
+            self._compressed(rdata, *layout)
+            _LENGTH.pack_into(out, begin - _LENGTH.size, len(out) - begin)
+        return len(rrset.rdatas)
+
+    def _compressed(self, rdata: bytes, before: int, names: int) -> None:
+        self.out += rdata[:before]
+        at = before
+        for _ in range(names):
+            end = at
+            while rdata[end]:
+                end += 1 + rdata[end]
+            self.name(rdata[at : end + 1])
+            at = end + 1
+        self.out += rdata[at:]
+
+    def finish(self, ident: int, flags: int, counts: Sequence[int]) -> bytes:
+        """The message, its header filled in; `counts` of the four sections."""
+        _HEADER.pack_into(self.out, 0, ident, flags, *counts)
+        return bytes(self.out)
+
+
+def header_only(ident: int, flags: int) -> bytes:
+    """A message without any section."""
+    return _HEADER.pack(ident, flags, 0, 0, 0, 0)

@@ -1,0 +1,172 @@
+"""Zones and services' names to a `Table`. PURE.
+
+Rules where the two meet:
+- a service's name belongs to the zone with the longest origin that covers it; without one, a zone of its own is made up
+  around it (`synthetic_zone`), so that a service is reachable before anybody wrote a zone;
+- at a service's name the plan gives A and AAAA; static records of other types stay, static addresses and CNAMEs do not;
+- a service's name that a delegation or DNAME hides, or that another service has, is not served; `problems` says so.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from dns_frontend.table.model import Node, OwnedRRset, Table, Zone
+from dns_frontend.zone.name import BadNameError, from_text, is_under, labels_of, parent_of, to_text
+from dns_frontend.zone.records import RRset, RRsets, ZoneData, synthetic_zone
+from dns_frontend.zone.rtype import ADDRESS_TYPES, RType
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A table in the making."""
+
+    nodes: dict[bytes, Node] = field(default_factory=dict)
+    parents: dict[bytes, Node] = field(default_factory=dict)
+    zones: dict[bytes, Zone] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+
+def build_table(zones: Iterable[ZoneData], dns_names: Mapping[str, Iterable[str]]) -> Table:
+    """The table of these zones and of `dns_names` (service -> its names). Equal input gives an equal table."""
+    draft = _Draft()
+    steered = _steered_names(dns_names, draft.problems)
+    by_origin = {zone.origin: zone for zone in zones}
+    made_up = _uncovered(steered, by_origin)
+    everything = {**by_origin, **{origin: synthetic_zone(origin) for origin in made_up}}
+    # Shorter origins first: a child zone comes after its parent and takes its names over.
+    for origin in sorted(everything, key=len):
+        _add_zone(draft, everything[origin], everything, synthetic=origin in made_up)
+    for name, service in steered.items():
+        _add_service(draft, name, service)
+    return Table(draft.nodes, draft.parents, draft.zones, tuple(draft.problems))
+
+
+def _steered_names(dns_names: Mapping[str, Iterable[str]], problems: list[str]) -> dict[bytes, str]:
+    """Name -> service; the first service by name has a name that two claim."""
+    steered: dict[bytes, str] = {}
+    for service in sorted(dns_names):
+        for text in dns_names[service]:
+            try:
+                name = from_text(text).lower()
+            except BadNameError as error:
+                problems.append(f"service {service!r}: DNS name {error}")
+                continue
+            owner = steered.setdefault(name, service)
+            if owner != service:
+                problems.append(
+                    f"service {service!r}: DNS name {text!r} is {owner!r}'s already; take it from one of them"
+                )
+    return steered
+
+
+def _uncovered(names: Iterable[bytes], zones: Mapping[bytes, ZoneData]) -> set[bytes]:
+    """Those of the names that need a zone made up: no zone covers them, nor one made up for a shorter name."""
+    made_up: set[bytes] = set()
+    for name in sorted(names, key=len):
+        if _zone_of(name, zones) is None and _zone_of(name, made_up) is None:
+            made_up.add(name)
+    return made_up
+
+
+def _zone_of(name: bytes, origins: Mapping[bytes, object] | set[bytes]) -> bytes | None:
+    at: bytes | None = name
+    while at is not None and at not in origins:
+        at = parent_of(at)
+    return at
+
+
+def _add_zone(draft: _Draft, data: ZoneData, everything: Mapping[bytes, ZoneData], *, synthetic: bool) -> None:
+    zone = Zone(data.origin, data.soa, data.negative_soa, synthetic)
+    draft.zones[data.origin] = zone
+    for name in sorted(data.nodes, key=len):
+        rrsets = data.nodes[name]
+        below = _hidden_by(name, data)
+        if _zone_of(name, everything) != data.origin:
+            # At or below the origin of another of our zones, which answers for it; the parent keeps DS.
+            if name in everything:
+                draft.parents[name] = Node(zone, {key: rrsets[key] for key in rrsets if key == RType.DS})
+            continue
+        if below is not None:
+            if not _is_cut(below, data):
+                draft.problems.append(
+                    f"zone {to_text(data.origin)}: {to_text(name)} is hidden by DNAME {to_text(below)}"
+                )
+            continue
+        cut = _is_cut(name, data)
+        node = Node(zone, rrsets, cut=cut, glue=_glue(rrsets, data) if cut else ())
+        _put(draft, name, node)
+
+
+def _is_cut(name: bytes, data: ZoneData) -> bool:
+    """Whether a delegation begins here. NS at a wildcard has no meaning as one (RFC 4592 section 4.2)."""
+    return name != data.origin and RType.NS in data.nodes.get(name, {}) and labels_of(name)[0] != b"*"
+
+
+def _hidden_by(name: bytes, data: ZoneData) -> bytes | None:
+    """The delegation or DNAME strictly above `name` in its zone, the topmost one."""
+    found: bytes | None = None
+    at = name
+    while at != data.origin and (above := parent_of(at)) is not None:
+        at = above
+        if _is_cut(at, data) or RType.DNAME in data.nodes.get(at, {}):
+            found = at
+    return found
+
+
+def _glue(rrsets: RRsets, data: ZoneData) -> tuple[OwnedRRset, ...]:
+    """The addresses that this zone has for the servers of a delegation, hidden ones too (RFC 1034 section 4.2.1)."""
+    found: list[OwnedRRset] = []
+    for server in rrsets[RType.NS].rdatas:
+        name = server.lower()
+        if is_under(name, data.origin):
+            known = data.nodes.get(name, {})
+            found.extend(OwnedRRset(server, known[key]) for key in sorted(ADDRESS_TYPES) if key in known)
+    return tuple(found)
+
+
+def _put(draft: _Draft, name: bytes, node: Node) -> None:
+    """Adds a node, and the empty non-terminals between it and its zone's origin."""
+    draft.nodes[name] = node
+    at = name
+    while at != node.zone.origin and (above := parent_of(at)) is not None:
+        if above in draft.nodes and draft.nodes[above].zone is node.zone:
+            break
+        at = above
+        draft.nodes[at] = Node(node.zone)
+
+
+def _add_service(draft: _Draft, name: bytes, service: str) -> None:
+    origin = _zone_of(name, draft.zones)
+    if origin is None:
+        raise AssertionError("every service's name is covered by a zone, if need be by one made up for it")
+    known = draft.nodes.get(name)
+    if known is None and (hidden := _hidden_in(draft, name)) is not None:
+        draft.problems.append(
+            f"service {service!r}: DNS name {to_text(name)} is hidden by the delegation or DNAME at {to_text(hidden)};"
+            " remove that, or make a zone of its own for the name"
+        )
+        return
+    if known is not None and known.cut:
+        draft.problems.append(f"service {service!r}: DNS name {to_text(name)} is delegated away; remove its NS records")
+        return
+    rrsets: dict[int, RRset] = dict(known.rrsets) if known else {}
+    shadowed = [key for key in rrsets if key in {*ADDRESS_TYPES, RType.CNAME}]
+    if shadowed:
+        kinds = ", ".join(RType(key).name for key in sorted(shadowed))
+        draft.problems.append(
+            f"service {service!r}: the zone's {kinds} at {to_text(name)} is not served: its plan answers there"
+        )
+    for key in shadowed:
+        del rrsets[key]
+    _put(draft, name, Node(draft.zones[origin], rrsets, service))
+
+
+def _hidden_in(draft: _Draft, name: bytes) -> bytes | None:
+    """The delegation or DNAME above a name that has no node yet."""
+    at = parent_of(name)
+    while at is not None:
+        node = draft.nodes.get(at)
+        if node is not None:
+            return at if node.cut or RType.DNAME in node.rrsets else None
+        at = parent_of(at)
+    return None

@@ -1,0 +1,100 @@
+"""All that answering needs, in one immutable value that is swapped whole. PURE."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from dns_frontend.table.build import build_table
+from dns_frontend.table.model import Table
+from dns_frontend.table.steering import SteeredService, prepare
+from dns_frontend.zone.master import BadZoneError, parse_zone
+from dns_frontend.zone.records import ZoneData
+from gslb.geo.cidr import CidrMap
+from gslb.model.resources import Catalog
+from gslb.model.resources import Zone as ZoneResource
+from gslb.steer.view import ServiceView
+
+
+class KeptZone(NamedTuple):
+    """A zone's text as it was last seen, what is served for it, and what is wrong with the text if it is not that."""
+
+    text: str
+    data: ZoneData | None  # the last good one
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """Table, services and map of one moment. `ready`: something was learned; before, every answer is SERVFAIL."""
+
+    ready: bool = False
+    table: Table = field(default_factory=Table)
+    services: Mapping[str, SteeredService] = field(default_factory=dict)
+    cidrs: CidrMap = field(default_factory=CidrMap)
+    catalog: Catalog = field(default_factory=Catalog)
+    zones: Mapping[str, KeptZone] = field(default_factory=dict)  # by name in the catalog
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # DNS names by service
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What of the catalog is not served as written, one line each."""
+        bad = tuple(kept.problem for kept in self.zones.values() if kept.problem)
+        return bad + self.table.problems + self.cidrs.problems
+
+    def advance(self, catalog: Catalog, services: Mapping[str, ServiceView]) -> "Serving":
+        """What to serve next; only what changed is built anew.
+
+        A zone whose text has become bad is served as it was, and `problems` says why (invariant 8).
+        """
+        zones = _zones(self.zones, catalog.zones)
+        names = {name: view.service.dns_names for name, view in services.items() if view.service}
+        same_table = self.ready and names == self.names and _data(zones) == _data(self.zones)
+        same_map = self.ready and catalog.areas == self.catalog.areas
+        same_places = catalog.datacenters == self.catalog.datacenters and catalog.areas == self.catalog.areas
+        return Serving(
+            ready=True,
+            table=self.table if same_table else build_table(_data(zones), names),
+            services=_prepared(self.services if same_places else {}, services, catalog),
+            cidrs=self.cidrs if same_map else CidrMap.build(catalog.areas.values()),
+            catalog=catalog,
+            zones=zones,
+            names=names,
+        )
+
+
+def _data(zones: Mapping[str, KeptZone]) -> list[ZoneData]:
+    return [kept.data for kept in zones.values() if kept.data is not None]
+
+
+def _prepared(
+    known: Mapping[str, SteeredService], services: Mapping[str, ServiceView], catalog: Catalog
+) -> dict[str, SteeredService]:
+    """Every service with a DNS name, laid out; those whose view is the same object are kept."""
+    prepared: dict[str, SteeredService] = {}
+    for name, view in services.items():
+        if view.service is None or not view.service.dns_names:
+            continue
+        old = known.get(name)
+        prepared[name] = old if old is not None and old.view is view else prepare(view, catalog)
+    return prepared
+
+
+def _zones(known: Mapping[str, KeptZone], resources: Mapping[str, ZoneResource]) -> dict[str, KeptZone]:
+    kept: dict[str, KeptZone] = {}
+    origins: dict[bytes, str] = {}
+    for name in sorted(resources):
+        zone = _parsed(known.get(name), name, resources[name].records)
+        if zone.data is not None and (other := origins.setdefault(zone.data.origin, name)) != name:
+            zone = KeptZone(zone.text, None, f"zone {name!r} is the same as zone {other!r}: delete one of them")
+        kept[name] = zone
+    return kept
+
+
+def _parsed(old: KeptZone | None, name: str, text: str) -> KeptZone:
+    if old is not None and old.text == text:
+        return old
+    try:
+        return KeptZone(text, parse_zone(name, text), "")
+    except BadZoneError as error:
+        served = "; the zone is served as it was" if old is not None and old.data is not None else ""
+        return KeptZone(text, old.data if old else None, f"zone {name!r} is refused: {error}{served}")
