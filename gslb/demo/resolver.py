@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network
 
 import dnslib
+from typing_extensions import override
 
 QUERY_TIMEOUT_S = 1.0
 ECS_OPTION = 8
@@ -33,10 +34,12 @@ class _OneReply(asyncio.DatagramProtocol):
     def __init__(self) -> None:
         self.reply: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
+    @override
     def datagram_received(self, data: bytes, addr: object) -> None:
         if not self.reply.done():
             self.reply.set_result(data)
 
+    @override
     def error_received(self, exc: Exception) -> None:
         if not self.reply.done():
             self.reply.set_exception(exc)
@@ -61,7 +64,7 @@ async def ask(server: str, name: str, subnet: IPv4Network, query_id: int) -> Ans
         transport.sendto(query.pack())
         data = await asyncio.wait_for(protocol.reply, QUERY_TIMEOUT_S)
     except (TimeoutError, OSError) as error:
-        raise ResolveError(f"{server} did not answer for {name}: {error or 'time out'}") from error
+        raise ResolveError(f"{server} did not answer for {name}: {error!r}") from error
     finally:
         transport.close()
     return _read(server, data, query_id)

@@ -19,7 +19,38 @@ REQUEST_TIMEOUT_S = 10.0
 OUTCOMES_KEPT = 200_000
 OUTSTANDING_MAX = 2_000
 
-WORDS = ["love", "dagger", "rose", "tempest", "crown", "ghost", "blood", "heart", "night", "king", "queen", "sword", "moon", "honour", "death", "summer", "winter", "dream", "poison", "daughter", "brother", "villain", "fool", "murder", "jealousy", "mercy", "music", "garden", "thunder", "witches"]
+WORDS = [
+    "love",
+    "dagger",
+    "rose",
+    "tempest",
+    "crown",
+    "ghost",
+    "blood",
+    "heart",
+    "night",
+    "king",
+    "queen",
+    "sword",
+    "moon",
+    "honour",
+    "death",
+    "summer",
+    "winter",
+    "dream",
+    "poison",
+    "daughter",
+    "brother",
+    "villain",
+    "fool",
+    "murder",
+    "jealousy",
+    "mercy",
+    "music",
+    "garden",
+    "thunder",
+    "witches",
+]
 
 
 @dataclass(frozen=True, slots=True)

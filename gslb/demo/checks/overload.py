@@ -1,0 +1,98 @@
+"""One area's demand rises above its datacenter's capacity: the surplus spills to the next nearest, nobody overflows."""
+
+import asyncio
+import time
+from collections import Counter
+from typing import Any
+
+from gslb.demo.checks.bench import Bench
+from gslb.demo.layout import BACKEND_SERVICE, SITE_NAMED
+
+DATACENTER = "us-east1"
+OVER_CAPACITY = 1.35
+WINDOW_S = 5.0
+WATCH_S = 30.0
+PLANS_BEFORE_JUDGED = 2
+
+
+async def check_overload(bench: Bench) -> dict[str, Any]:
+    """Raise demand, then judge every 5 s window from the second plan on."""
+    start_s = time.monotonic()
+    area = SITE_NAMED[DATACENTER].area
+    before = await bench.served_over(5.0)
+    capacity = await bench.planet.backend_capacity()
+    rates = bench.traffic.rate_rps
+    base_rps = rates[area]
+    rates[area] = capacity[DATACENTER] * OVER_CAPACITY
+    try:
+        second_plan_s = await _second_plan(bench)
+        history = await _history(bench, WATCH_S)
+    finally:
+        rates[area] = base_rps
+    worst, at = _worst_window(history, capacity)
+    during = {
+        name: round((history[-1][1][name] - history[0][1][name]) / (history[-1][0] - history[0][0]), 1)
+        for name in capacity
+    }
+    gained = {name: round(during[name] - before[name], 1) for name in during if name != DATACENTER}
+    spilled_to = max(gained, key=lambda name: gained[name])
+    nearest = await _nearest(bench)
+    demand_rps = sum(rates.values()) - base_rps + capacity[DATACENTER] * OVER_CAPACITY
+    return {
+        "ok": worst <= 1.0 and spilled_to == nearest and gained[nearest] > 0 and demand_rps < sum(capacity.values()),
+        "demand_rps": round(demand_rps, 1),
+        "capacity_rps": capacity,
+        "second_plan_after_s": second_plan_s,
+        "worst_window_utilization": round(worst, 3),
+        "worst_window_at": at,
+        "spilled_to": spilled_to,
+        "rps_before": before,
+        "rps_during": during,
+        "failures": bench.failures(start_s),
+        "failed": bench.failures_shown(start_s),
+    }
+
+
+async def _second_plan(bench: Bench) -> float:
+    """Waits for the second plan of the backend service from now on; returns the seconds it took (at most 15)."""
+    seen: set[int] = {(await bench.service(BACKEND_SERVICE)).stamp.version}
+
+    async def enough() -> bool:
+        seen.add((await bench.service(BACKEND_SERVICE)).stamp.version)
+        return len(seen) > PLANS_BEFORE_JUDGED
+
+    return await bench.until(enough, 15.0) or 15.0
+
+
+async def _history(bench: Bench, seconds: float) -> list[tuple[float, Counter[str]]]:
+    """Counters of RPCs served by each datacenter's backends, about twice a second."""
+    history: list[tuple[float, Counter[str]]] = []
+    start_s = time.monotonic()
+    while time.monotonic() - start_s < seconds:
+        history.append((time.monotonic(), await bench.served_by_datacenter()))
+        await asyncio.sleep(0.4)
+    return history
+
+
+def _worst_window(history: list[tuple[float, Counter[str]]], capacity: dict[str, float]) -> tuple[float, str]:
+    """The highest utilization of any datacenter in any window of WINDOW_S, and where."""
+    worst, at = 0.0, ""
+    for i, (from_s, first) in enumerate(history):
+        window = next(((to_s, last) for to_s, last in history[i:] if to_s - from_s >= WINDOW_S), None)
+        if window is None:
+            break
+        to_s, last = window
+        for name, limit in capacity.items():
+            used = (last[name] - first[name]) / (to_s - from_s) / limit
+            if used > worst:
+                worst, at = used, f"{name} at +{from_s - history[0][0]:.1f} s"
+    return worst, at
+
+
+async def _nearest(bench: Bench) -> str:
+    from gslb.v1 import admin_pb2
+
+    request = admin_pb2.ExplainRequest(service=BACKEND_SERVICE, locality=DATACENTER)
+    explained = await bench.planet.admin(bench.planet.replicas[0]).Explain(request, timeout=5.0)
+    others = [candidate for candidate in explained.candidates if candidate.datacenter != DATACENTER]
+    return min(others, key=lambda candidate: candidate.rtt_ms).datacenter

@@ -1,0 +1,70 @@
+"""Runs the demo's checks one after the other under load, and says what each saw."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from gslb.demo.checks.agent import check_agent
+from gslb.demo.checks.bench import REQUESTS_MIN, Bench
+from gslb.demo.checks.dns import check_dns
+from gslb.demo.checks.drain import check_drain
+from gslb.demo.checks.etcd import check_etcd
+from gslb.demo.checks.kill import check_kill
+from gslb.demo.checks.leader import check_leader
+from gslb.demo.checks.overload import check_overload
+from gslb.demo.checks.search import check_search
+
+__all__ = ["CHECKS", "Bench", "run_checks"]
+
+Check = Callable[[Bench], Awaitable[Mapping[str, Any]]]
+CHECKS: Mapping[str, Check] = {
+    "dns": check_dns,
+    "search": check_search,
+    "drain": check_drain,
+    "kill": check_kill,
+    "agent": check_agent,
+    "leader": check_leader,
+    "etcd": check_etcd,
+    "overload": check_overload,
+}
+WARM_UP_S = 8.0
+
+
+async def run_checks(bench: Bench, only: tuple[str, ...], say: Callable[[str], None]) -> dict[str, Any]:
+    """Every check (or `only` those): `{"ok": ..., "checks": {NAME: {"ok", "requests", "seconds", ...}}}`."""
+    await asyncio.sleep(WARM_UP_S)
+    checks: dict[str, Any] = {}
+    for name, check in CHECKS.items():
+        if only and name not in only:
+            continue
+        say(f"check {name} ...")
+        checks[name] = await _run_one(bench, check)
+        seen = checks[name]
+        verdict = "ok" if seen["ok"] else "FAILED"
+        say(f"check {name}: {verdict}, {seen['requests']} requests in {seen['seconds']:.0f} s, {_short(seen)}")
+    return {"ok": all(seen["ok"] for seen in checks.values()), "checks": checks}
+
+
+async def _run_one(bench: Bench, check: Check) -> dict[str, Any]:
+    start_s = time.monotonic()
+    try:
+        seen = dict(await check(bench))
+    except Exception as error:  # noqa: BLE001 - a check that breaks is a failed check; the others still run
+        seen = {"ok": False, "error": f"{type(error).__name__}: {error}"}
+    await bench.at_least(REQUESTS_MIN, start_s)
+    outcomes = bench.traffic.since(start_s)
+    seconds = time.monotonic() - start_s
+    seen |= {"requests": len(outcomes), "seconds": round(seconds, 1), "rps": round(len(outcomes) / seconds, 1)}
+    seen["ok"] = bool(seen["ok"]) and len(outcomes) >= REQUESTS_MIN
+    seen.setdefault("failures", bench.failures(start_s))
+    return seen
+
+
+def _short(seen: Mapping[str, Any]) -> str:
+    hidden = {"ok", "requests", "seconds", "rps"}
+    return ", ".join(
+        f"{key} {value}"
+        for key, value in seen.items()
+        if key not in hidden and isinstance(value, str | int | float | bool)
+    )
