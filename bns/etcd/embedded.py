@@ -1,6 +1,6 @@
 """A real etcd of our own, for the demo and for tests: one member or several, on loopback.
 
-The children die with this process: they are spawned through pdeath.py, from the main thread. Every member keeps its
+The children die with this process: they are spawned through bns.spawn, from the main thread. Every member keeps its
 data directory and ports over kill and restart.
 """
 
@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Self
 
 from bns.etcd.errors import StartError
-from bns.etcd.pdeath import die_with_parent
+from bns.spawn import dies_with_us
 
 START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 5.0
@@ -211,7 +211,7 @@ class EmbeddedEtcd:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("ETCD_")}
         with self.log_file.open("ab") as log_file:
             self._process = subprocess.Popen(
-                die_with_parent(self.command()),
+                dies_with_us(self.command()),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log_file,

@@ -167,6 +167,7 @@ class Mirror:
         fresh = None if check.cancelled() else check.result()
         if fresh is None or self._comparison is None or len(self._comparison) > HISTORY_MAX:
             self._drop_check()
+            self._next_check_s = min(self._next_check_s, self._now_s() + RETRY_MAX_S)
             return
         overdue = self._now_s() >= fresh.deadline_s
         verdict = self._comparison.verdict(fresh.revision, fresh.digest, overdue=overdue)
