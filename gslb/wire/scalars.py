@@ -54,15 +54,17 @@ def line(text: str, most: int, what: str) -> str:
 
 
 def encode_seconds(seconds: float) -> Timestamp:
-    """Seconds since the epoch, UTC."""
-    whole = round(seconds * 1_000_000_000)
-    return Timestamp(seconds=whole // 1_000_000_000, nanos=whole % 1_000_000_000)
+    """Seconds since the epoch, UTC; `decode_seconds` gives the same number back."""
+    # Multiplied as a whole, today's seconds in nanoseconds would not fit into a double's 53 bits.
+    whole = math.floor(seconds)
+    carry, nanos = divmod(round((seconds - whole) * 1_000_000_000), 1_000_000_000)
+    return Timestamp(seconds=whole + carry, nanos=nanos)
 
 
 def decode_seconds(stamp: Timestamp, what: str) -> float:
     """Raises InvalidValueError."""
     _check_timestamp(stamp, what)
-    return (stamp.seconds * 1_000_000_000 + stamp.nanos) / 1_000_000_000
+    return stamp.seconds + stamp.nanos / 1_000_000_000
 
 
 def encode_time(moment: datetime) -> Timestamp:
