@@ -59,7 +59,6 @@ class Assignment:
     load_rps: Vector  # (D,) of the real demand
     overload: float  # demand over capacity, at least 1
     gain_ms: float
-    rounds: int  # of pricing
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,10 +92,10 @@ def assign(problem: Problem) -> Assignment:
         problem.stickiness_ms,
         curve(problem.max_utilization),
     )
-    flow, gain, rounds = _solve(scaled)
+    flow, gain = _solve(scaled)
     shares = np.zeros_like(problem.cost_ms)
     shares[:, active] = _tidy(flow)
-    return Assignment(shares, problem.demand_rps @ shares, overload, gain, rounds)
+    return Assignment(shares, problem.demand_rps @ shares, overload, gain)
 
 
 def floored(demand_rps: Vector) -> Vector:
@@ -109,30 +108,28 @@ def _no_memory(problem: Problem, active: Pairs) -> Matrix:
     return np.zeros((len(problem.demand_rps), len(active)))
 
 
-def _solve(scaled: _Scaled) -> tuple[Matrix, float, int]:
-    """Solves, prices the columns that are not there, adds those that pay, and again. Returns flow, gain, rounds."""
+def _solve(scaled: _Scaled) -> tuple[Matrix, float]:
+    """Solves, prices the columns that are not there, adds those that pay, and again. Returns flow and gain."""
     localities, datacenters = scaled.cost.shape
     present = _first_columns(scaled)
     kept_l, kept_d = np.nonzero(scaled.held > 0)
     free_l, free_d = np.nonzero(present)
     program = Program(np.concatenate([scaled.demand, np.zeros(datacenters)]), _all_columns(scaled, free_l, free_d))
-    for round_ in range(1, PRICING_ROUNDS_MAX + 1):
+    for _ in range(PRICING_ROUNDS_MAX):
         solution = program.solve()
         locality_price, datacenter_price = solution.row_price[:localities], -solution.row_price[localities:]
         marginal = scaled.cost + datacenter_price[None, :]
         missing = ~present & (marginal + scaled.mu < locality_price[:, None] - PRICING_TOLERANCE_MS)
         if not missing.any():
             break
-        # In the last round before the bound all are let in; they are few by then.
-        more = missing if round_ >= PRICING_ROUNDS_MAX - 1 else _best_of_each(missing, marginal)
-        more_l, more_d = np.nonzero(more)
+        more_l, more_d = np.nonzero(missing)
         program.add(_free_columns(scaled, more_l, more_d))
-        present |= more
+        present |= missing
         free_l, free_d = np.concatenate([free_l, more_l]), np.concatenate([free_d, more_d])
     else:
         raise SolverError(f"pricing did not end in {PRICING_ROUNDS_MAX} rounds")
     flow = _flow(scaled, solution.value, (kept_l, kept_d), (free_l, free_d))
-    return flow, _gain(flow, marginal), round_
+    return flow, _gain(flow, marginal)
 
 
 def _first_columns(scaled: _Scaled) -> NDArray[np.bool_]:
@@ -144,15 +141,6 @@ def _first_columns(scaled: _Scaled) -> NDArray[np.bool_]:
     nearest = np.argpartition(scaled.cost, NEAREST, axis=1)[:, :NEAREST]
     np.put_along_axis(present, nearest, values=True, axis=1)
     return present
-
-
-def _best_of_each(missing: NDArray[np.bool_], marginal: Matrix) -> NDArray[np.bool_]:
-    """Of each locality's missing columns, the two that pay most."""
-    price = np.where(missing, marginal, np.inf)
-    best = np.argpartition(price, 1, axis=1)[:, :2]
-    chosen = np.zeros(missing.shape, dtype=np.bool_)
-    np.put_along_axis(chosen, best, values=True, axis=1)
-    return chosen & missing
 
 
 def _all_columns(scaled: _Scaled, free_l: Pairs, free_d: Pairs) -> Columns:
