@@ -40,7 +40,7 @@ class BnsStore:
     """See the module. `run()` keeps the mirror; everything else only reads it."""
 
     def __init__(self, etcd: Client) -> None:
-        self._etcd = etcd
+        self.etcd = etcd
         self._subscribers: list[Subscriber] = []
         self._revisions: dict[str, int] = {}  # key -> mod revision of what is in the view
         self._advanced = asyncio.Event()
@@ -57,7 +57,7 @@ class BnsStore:
         """Mirrors until cancelled. Nothing that etcd does or holds ends it."""
         while True:
             try:
-                await self._etcd.mirror(EVERYTHING, self._on_snapshot, self._on_batch)
+                await self.etcd.mirror(EVERYTHING, self._on_snapshot, self._on_batch)
             except EtcdError as error:
                 # A closed client: going on with the last view is better than going down.
                 log.error("the BNS mirror cannot follow etcd and tries again: %s", error)

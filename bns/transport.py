@@ -9,7 +9,7 @@ import ipaddress
 import os
 import re
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -68,7 +68,7 @@ class PortServer(Protocol):
 class PeerContext(Protocol):
     """What the contexts of sync and aio servers have in common here."""
 
-    def auth_context(self) -> Mapping[str, Sequence[bytes]]: ...
+    def auth_context(self) -> Mapping[str, Iterable[bytes]]: ...
 
 
 def split_address(address: str) -> tuple[str, int]:
