@@ -43,7 +43,7 @@ class Config:
     stored: Mapping[bytes, Stored] = field(default_factory=dict)
     quarantined: Mapping[bytes, str] = field(default_factory=dict)  # key -> why
     vanished: frozenset[bytes] = frozenset()  # went without a tombstone, served on
-    catalog: Catalog = Catalog()
+    catalog: Catalog = field(default_factory=Catalog)
 
 
 def parse_stored(kv: KeyValue) -> Stored:

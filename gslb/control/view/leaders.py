@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A replica that takes part in the election. `skew_s`: its clock minus ours when it entered; None: not seen then."""
+    """A replica in the election. `skew_s`: its clock minus ours when it entered; None: we did not see it enter."""
 
     replica: str
     address: str

@@ -24,6 +24,7 @@ class Changes:
     config: bool = False
     plans: frozenset[str] = frozenset()
     leader: bool = False
+    incarnation: bool = False
 
 
 OnChanges = Callable[[Changes], None]
@@ -61,10 +62,10 @@ class GslbMirror:
                 self._set_incarnation(kv)
         self.revision = revision
         self.synced = True
-        self._on_changes(Changes(config=True, plans=frozenset(plans), leader=True))
+        self._on_changes(Changes(config=True, plans=frozenset(plans), leader=True, incarnation=True))
 
     def _on_batch(self, batch: Batch) -> None:
-        config = leader = False
+        config = leader = incarnation = False
         plans: set[str] = set()
         for event in batch.events:
             key = event.kv.key
@@ -78,11 +79,12 @@ class GslbMirror:
                 leader = True
                 self.leaders.delete(key) if deleted else self.leaders.put(event.kv, time.time())
             elif key == keys.INCARNATION and not deleted:
+                incarnation = True
                 self._set_incarnation(event.kv)
         self.revision = batch.revision
         if config:
             self._config.seal()
-        self._on_changes(Changes(config=config, plans=frozenset(plans), leader=leader))
+        self._on_changes(Changes(config, frozenset(plans), leader, incarnation))
 
     def _fold_plan(self, kv: KeyValue, *, deleted: bool) -> set[str]:
         if deleted:

@@ -75,11 +75,6 @@ class PlanFolder:
         self._mod_revisions.pop(key[len(keys.PLANS) :].decode("utf-8", "replace"), None)
         self.quarantined.pop(key, None)
 
-    def forget(self, service: str) -> None:
-        """The service was deleted and its plan's key too: a new service of this name starts anew."""
-        if service not in self._mod_revisions:
-            self._plans.pop(service, None)
-
     def snapshot(self, kvs: Iterable[KeyValue]) -> set[str]:
         """Everything that etcd has now; the services whose served plan changed."""
         listed = {kv.key: kv for kv in kvs}

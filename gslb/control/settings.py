@@ -1,0 +1,30 @@
+"""What a replica is told at its start."""
+
+from dataclasses import dataclass
+
+from bns.transport import Tls
+from gslb.model import limits
+
+
+@dataclass(frozen=True, slots=True)
+class EtcdSettings:
+    """Where etcd is, and who we are to it."""
+
+    endpoints: tuple[str, ...]
+    tls: Tls | None = None
+    user: str | None = None
+    password: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """See `gslb serve --help`. Periods in seconds; port 0: any."""
+
+    etcd: EtcdSettings
+    listen: str = "127.0.0.1:0"
+    http: str = "127.0.0.1:0"
+    replica: str = "replica"
+    roles: frozenset[str] = frozenset({"cell", "global"})
+    plan_period_s: float = limits.PLAN_PERIOD_S
+    report_period_s: float = limits.LOAD_REPORT_PERIOD_S
+    tls: Tls | None = None
