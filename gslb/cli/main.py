@@ -1,7 +1,7 @@
 """The `gslb` command: a group whose members are imported only when they are asked for.
 
-An SRE's `gslb get` must not wait for the import of a DNS server, and a machine that runs only the agent need not have the
-control plane's packages: a missing extra is one clear line.
+An SRE's `gslb get` must not wait for the import of a DNS server, and a machine that runs only the agent need not have
+the control plane's packages: a missing extra is one clear line.
 """
 
 import importlib
@@ -18,6 +18,17 @@ _MEMBERS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
         "dns": ("dns_frontend.command:command", "dns", "Run a DNS frontend."),
         "agent": ("agents.command:command", "agent", "Run the node agent of this machine."),
         "demo": ("gslb.demo.command:command", "demo", "Run a small planet on this machine."),
+        "apply": ("gslb.cli.apply:apply", "server", "Create or change resources from YAML."),
+        "delete": ("gslb.cli.apply:delete", "server", "Delete a resource."),
+        "export": ("gslb.cli.apply:export", "server", "Write all desired state as YAML."),
+        "import": ("gslb.cli.apply:import_", "server", "Restore desired state from an export."),
+        "get": ("gslb.cli.get:get", "server", "List resources, tasks, agents or plans."),
+        "describe": ("gslb.cli.get:describe", "server", "Show one resource with everything known about it."),
+        "drain": ("gslb.cli.drain:drain", "server", "Take load away from a place."),
+        "undrain": ("gslb.cli.drain:undrain", "server", "End a drain."),
+        "explain": ("gslb.cli.explain:explain", "server", "Say why traffic goes where it goes."),
+        "check": ("gslb.cli.check:check", "server", "Say what is wrong now, and what to do."),
+        "top": ("gslb.cli.top:top", "server", "Show every backend's load, live."),
     }
 )
 

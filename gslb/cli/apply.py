@@ -1,0 +1,113 @@
+"""`gslb apply`, `gslb delete`, `gslb export`, `gslb import`: desired state in and out."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from gslb.cli.kinds import decoded, kind_named
+from gslb.cli.output import Column, say, show, with_format
+from gslb.cli.session import Session, with_session
+from gslb.config.dump import dump
+from gslb.config.errors import ConfigError
+from gslb.config.load import load
+from gslb.model.resources import Resource
+from gslb.v1 import admin_pb2
+from gslb.wire.resources import encode_resource
+
+COLUMNS = (
+    Column("kind", "kind"),
+    Column("name", "name"),
+    Column("action", "action"),
+    Column("generation", "generation"),
+)
+YAML_MAX_BYTES = 16_000_000
+
+
+def read_resources(files: tuple[str, ...]) -> list[Resource]:
+    """Every document of the files (`-`: stdin; a directory: its *.yaml). Raises click.ClickException with all errors."""
+    resources: list[Resource] = []
+    problems: list[str] = []
+    for name in files:
+        for path in sorted(Path(name).glob("*.yaml")) if Path(name).is_dir() else [Path(name)]:
+            try:
+                text = sys.stdin.buffer.read(YAML_MAX_BYTES) if name == "-" else path.read_bytes()
+                resources += load(text, "stdin" if name == "-" else str(path))
+            except OSError as error:
+                problems.append(f"{path}: {error.strerror}")
+            except ConfigError as error:
+                problems.append(str(error))
+    if problems:
+        raise click.ClickException("\n".join(problems))
+    if not resources:
+        raise click.ClickException(f"{', '.join(files)}: no resource in there; nothing was changed")
+    return resources
+
+
+def _show(applied: object, output: str) -> None:
+    rows = [
+        {"kind": a.kind, "name": a.name, "action": a.action, "generation": a.generation}
+        for a in applied  # type: ignore[attr-defined]  # a repeated field
+    ]
+    show(output, rows, COLUMNS)
+
+
+@click.command(short_help="Create or change resources from YAML.")
+@click.option(
+    "-f", "--file", "files", multiple=True, required=True, metavar="FILE", help="YAML file, directory, or - (stdin)."
+)
+@click.option("--dry-run", is_flag=True, help="Check everything and say what would change; change nothing.")
+@with_format
+@with_session
+def apply(session: Session, files: tuple[str, ...], dry_run: bool, output: str) -> None:
+    """Create or change resources from YAML: all of them or, when one is refused, none.
+
+    A file may hold several documents. Kinds: Datacenter, ClientArea, Service, Drain, Zone.
+    """
+    resources = [encode_resource(resource) for resource in read_resources(files)]
+    request = admin_pb2.ApplyRequest(resources=resources, dry_run=dry_run)
+    _show(session.call(lambda admin: admin.Apply, request).applied, output)
+    if dry_run:
+        say("dry run: nothing was changed")
+
+
+@click.command(short_help="Delete a resource.")
+@click.argument("kind")
+@click.argument("name")
+@with_session
+def delete(session: Session, kind: str, name: str) -> None:
+    """Delete a resource. What others depend on is refused, with their names."""
+    session.call(lambda admin: admin.Delete, admin_pb2.DeleteRequest(kind=kind_named(kind), name=name))
+    say(f"{kind_named(kind)} {name} deleted")
+
+
+@click.command(short_help="Write all desired state as YAML.")
+@with_session
+def export(session: Session) -> None:
+    """Write all desired state to stdout as YAML that `gslb import` (and `gslb apply`) reads.
+
+    The first line is a comment with the incarnation of the plans: readers only take plans of the same or a later one.
+    """
+    reply = session.call(lambda admin: admin.Export, admin_pb2.ExportRequest())
+    click.echo(f"# gslb export, incarnation {reply.incarnation}")
+    click.echo(dump(decoded(reply.resources)), nl=False)
+
+
+@click.command(name="import", short_help="Restore desired state from an export.")
+@click.option(
+    "-f", "--file", "files", multiple=True, required=True, metavar="FILE", help="What `gslb export` wrote; - is stdin."
+)
+@click.option(
+    "--new-incarnation",
+    is_flag=True,
+    help="etcd was lost or restored from a backup: readers take the plans that follow.",
+)
+@with_format
+@with_session
+def import_(session: Session, files: tuple[str, ...], new_incarnation: bool, output: str) -> None:
+    """Restore desired state from an export: all of it or, when something is refused, nothing."""
+    resources = [encode_resource(resource) for resource in read_resources(files)]
+    request = admin_pb2.ImportRequest(resources=resources, new_incarnation=new_incarnation)
+    reply = session.call(lambda admin: admin.Import, request)
+    _show(reply.applied, output)
+    say(f"incarnation {reply.incarnation}")
