@@ -1,0 +1,171 @@
+"""Demand reports: what counts, what is refused, how rates are smoothed and fade."""
+
+import itertools
+import math
+
+import pytest
+
+from gslb.balancer.demand import DemandFold, DemandReport, DemandRow, smooth
+from gslb.model import limits
+from gslb.model.resources import DemandSource
+
+RPC = {"backend": DemandSource.RPC}
+
+
+def report(seq: int = 1, attempts: int = 200, **fields: object) -> DemandReport:
+    values: dict[str, object] = {
+        "reporter": "client-1",
+        "boot_id": "b1",
+        "seq": seq,
+        "period_s": 2.0,
+        "source": DemandSource.RPC,
+        "rows": (DemandRow("backend", "europe", attempts),),
+    }
+    return DemandReport(**{**values, **fields})  # type: ignore[arg-type]
+
+
+def europe(fold: DemandFold, now_s: float) -> float:
+    return fold.demand(RPC, now_s=now_s).get("backend", {}).get("europe", 0.0)
+
+
+def test_attempts_over_the_period_are_a_rate_and_reporters_add_up() -> None:
+    fold = DemandFold()
+    assert fold.accept(report(), now_s=0) == ""
+    assert fold.accept(report(reporter="client-2", attempts=100), now_s=0) == ""
+    assert europe(fold, 0) == pytest.approx(150)
+
+
+def test_rows_of_different_callers_and_criticalities_add_up() -> None:
+    fold = DemandFold()
+    rows = (DemandRow("backend", "europe", 20, caller="a"), DemandRow("backend", "europe", 40, caller="b"))
+    fold.accept(report(rows=rows), now_s=0)
+    assert europe(fold, 0) == pytest.approx(30)
+
+
+def test_a_report_is_counted_once_and_replays_are_refused() -> None:
+    fold = DemandFold()
+    fold.accept(report(5), now_s=0)
+    assert "replay: seq 5" in fold.accept(report(5, attempts=9000), now_s=1)
+    assert "replay: seq 4" in fold.accept(report(4, attempts=9000), now_s=1)
+    assert europe(fold, 1) == pytest.approx(100)
+    assert fold.accept(report(6), now_s=2) == ""
+
+
+def test_a_restarted_reporter_begins_anew_and_its_old_life_stays_over() -> None:
+    fold = DemandFold()
+    fold.accept(report(500), now_s=0)
+    assert fold.accept(report(1, boot_id="b2", attempts=20), now_s=1) == ""
+    assert "boot b1 of client-1 is over" in fold.accept(report(501), now_s=2)
+    assert europe(fold, 2) == pytest.approx(10)
+
+
+def test_only_the_service_s_own_source_counts() -> None:
+    fold = DemandFold()
+    fold.accept(report(), now_s=0)
+    fold.accept(report(reporter="gfe", source=DemandSource.EDGE, attempts=600), now_s=0)
+    assert europe(fold, 0) == pytest.approx(100)
+    assert fold.demand({"backend": DemandSource.DNS}, now_s=0)["backend"]["europe"] == pytest.approx(100)
+    assert fold.demand({"backend": DemandSource.DNS}, now_s=4)["backend"]["europe"] < 70
+    assert fold.demand({"backend": DemandSource.EDGE}, now_s=5)["backend"]["europe"] > 150
+
+
+def test_one_process_may_report_two_sources_in_turn() -> None:
+    fold = DemandFold()
+    fold.accept(report(1), now_s=0)
+    fold.accept(report(2, source=DemandSource.EDGE, rows=(DemandRow("gfe", "europe", 40),)), now_s=0)
+    both = fold.demand({"backend": DemandSource.RPC, "gfe": DemandSource.EDGE}, now_s=0)
+    assert both["backend"]["europe"] == pytest.approx(100)
+    assert both["gfe"]["europe"] == pytest.approx(20)
+
+
+def test_services_that_are_not_there_are_left_out() -> None:
+    fold = DemandFold()
+    fold.accept(report(rows=(DemandRow("ghost", "europe", 10),)), now_s=0)
+    assert fold.demand(RPC, now_s=0) == {}
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"period_s": 0.0}, "period_s is 0.0"),
+        ({"period_s": math.nan}, "period_s is nan"),
+        ({"period_s": math.inf}, "period_s is inf"),
+        ({"period_s": -2.0}, "period_s is -2.0"),
+        ({"rows": (DemandRow("backend", "europe", -1),)}, "attempts of service backend is -1"),
+        ({"rows": (DemandRow("backend", "europe", 10**30),)}, "no count"),
+        ({"rows": (DemandRow("backend", "europe", 1),) * (limits.DEMAND_ROWS_MAX + 1)}, "at most"),
+    ],
+)
+def test_nonsense_is_refused_by_value_and_changes_nothing(fields: dict[str, object], named: str) -> None:
+    fold = DemandFold()
+    fold.accept(report(), now_s=0)
+    assert named in fold.accept(report(2, **fields), now_s=1)
+    assert europe(fold, 1) == pytest.approx(100)
+    assert fold.accept(report(2), now_s=2) == ""
+
+
+def test_a_very_short_period_is_no_burst() -> None:
+    fold = DemandFold()
+    fold.accept(report(attempts=1, period_s=1e-6), now_s=0)
+    assert europe(fold, 0) <= 2
+
+
+def test_a_silent_reporter_fades_by_half_each_half_life_and_is_forgotten() -> None:
+    fold = DemandFold()
+    fold.accept(report(), now_s=0)
+    silent_s = 3 * 2.0
+    seen = [europe(fold, silent_s + step * limits.DEMAND_HALF_LIFE_S) for step in range(4)]
+    assert seen[0] == pytest.approx(100)
+    for before, after in itertools.pairwise(seen):
+        assert after == pytest.approx(before / 2, rel=0.05)
+    assert europe(fold, 2000) < 0.2
+    assert fold.reporters == 0
+    assert europe(fold, 4000) == 0
+
+
+def test_a_sudden_rise_is_believed_within_two_plans() -> None:
+    fold = DemandFold()
+    fold.accept(report(1, attempts=120), now_s=0)
+    assert europe(fold, 0) == pytest.approx(60)
+    for seq in range(2, 8):
+        fold.accept(report(seq, attempts=280), now_s=2.0 * (seq - 1))
+    assert europe(fold, 5) > 120
+    assert europe(fold, 10) > 135
+
+
+def test_noise_and_falls_are_smoothed() -> None:
+    assert smooth(100.0, 110.0, 2.0) == pytest.approx(102)
+    assert smooth(100.0, 0.0, 2.0) == pytest.approx(80)
+    assert smooth(100.0, 200.0, 2.0) == pytest.approx(160)
+    assert smooth(None, 7.0, 0.0) == 7.0
+    assert smooth(100.0, 200.0, 0.0) == 100.0
+
+
+def test_asking_twice_at_once_changes_nothing_and_gives_the_same_objects() -> None:
+    fold = DemandFold()
+    fold.accept(report(), now_s=0)
+    first = fold.demand(RPC, now_s=1)
+    second = fold.demand(RPC, now_s=1)
+    assert second["backend"] is first["backend"]
+
+
+def test_a_clock_that_jumps_back_does_no_harm() -> None:
+    fold = DemandFold()
+    fold.accept(report(), now_s=1000)
+    assert europe(fold, 1000) == pytest.approx(100)
+    assert europe(fold, 10) == pytest.approx(100)
+    fold.accept(report(2, attempts=0), now_s=10)
+    assert europe(fold, 12) < 100
+
+
+def test_memory_is_bounded_in_reporters_and_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gslb.balancer.demand.REPORTERS_MAX", 2)
+    monkeypatch.setattr("gslb.balancer.demand.ROWS_TOTAL_MAX", 3)
+    fold = DemandFold()
+    assert fold.accept(report(reporter="a"), now_s=0) == ""
+    assert fold.accept(report(reporter="b"), now_s=0) == ""
+    assert "more than 2 reporters" in fold.accept(report(reporter="c"), now_s=0)
+    many = tuple(DemandRow("backend", f"area{i}", 1) for i in range(3))
+    assert "more than 3 rows" in fold.accept(report(2, reporter="a", rows=many), now_s=0)
+    for seq in range(2, 20):
+        assert fold.accept(report(seq, reporter="a"), now_s=seq) == ""
