@@ -263,9 +263,10 @@ class EmbeddedEtcd:
     def last_words(self) -> str:
         """The last error in its log, in one line."""
         try:
-            lines = self.log_file.read_text(errors="replace")[-16_384:].splitlines()
+            lines = self.log_file.read_text(errors="replace")[-16_384:].split("\n")
         except OSError:
             lines = []
+        lines = [line for line in lines if line.strip()]
         for line in reversed(lines):
             with contextlib.suppress(ValueError):
                 entry: object = json.loads(line)
@@ -366,6 +367,10 @@ class Cluster:
         self._each(EmbeddedEtcd.resume)
         self._each(EmbeddedEtcd.terminate)
         self._each(EmbeddedEtcd.stop)
+
+    def kill(self) -> None:
+        """As a power cut; also the quick way to end them (in order, the last one waits 5 s for the others)."""
+        self._each(EmbeddedEtcd.kill)
 
     def remove_data(self) -> None:
         """Delete all data directories and log files."""

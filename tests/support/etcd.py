@@ -26,7 +26,7 @@ def etcd(tmp_path: Path) -> Iterator[EmbeddedEtcd]:
         server.start()
         yield server
     finally:
-        server.stop()
+        server.kill()
         server.remove_data()
 
 
@@ -38,7 +38,7 @@ def etcd_cluster(tmp_path: Path) -> Iterator[Cluster]:
         cluster.start()
         yield cluster
     finally:
-        cluster.stop()
+        cluster.kill()
         cluster.remove_data()
 
 

@@ -30,7 +30,7 @@ class Relay:
         """Let connections through (again), at the same address."""
         port = int(self.address.rpartition(":")[2] or 0)
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", port)
-        self.address = "127.0.0.1:%d" % self._server.sockets[0].getsockname()[1]
+        self.address = f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     async def cut(self) -> None:
         """Reset what is connected; whoever connects is refused."""
