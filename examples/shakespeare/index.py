@@ -45,8 +45,7 @@ def _write(rows: Iterable[tuple[str, bytes]], path: Path) -> int:
         database.execute("PRAGMA synchronous = OFF")  # the file is renamed into place only when it is whole
         database.execute("CREATE TABLE cell (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID")
         with database:
-            written = database.executemany("INSERT INTO cell VALUES (?, ?)", rows).rowcount
-        return written
+            return database.executemany("INSERT INTO cell VALUES (?, ?)", rows).rowcount
     finally:
         database.close()
 

@@ -28,7 +28,7 @@ class TextsError(RuntimeError):
 
 
 def work_files(directory: Path) -> dict[str, Path]:
-    """The works below `directory`, by name (`hamlet`, ...), in the order of their names. Raises TextsError if not all are there."""
+    """The works below `directory`, by name (`hamlet`, ...), sorted. Raises TextsError if not all are there."""
     files = {path.name.removesuffix(_SUFFIX): path for path in sorted(directory.glob(f"*{_SUFFIX}"))}
     if len(files) != WORKS:
         raise TextsError(f"{directory} has {len(files)} of {WORKS} works: run 'make texts'")

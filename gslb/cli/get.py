@@ -17,7 +17,10 @@ COLUMNS = {
         Column("name", "name"), Column("region", "region"), Column("latitude", "latitude"),
         Column("longitude", "longitude"), Column("uplink mbps", "uplink_mbps", wide=True),
     ),
-    "area": (Column("name", "name"), Column("latitude", "latitude"), Column("longitude", "longitude"), Column("cidrs", "cidrs")),
+    "area": (
+        Column("name", "name"), Column("latitude", "latitude"), Column("longitude", "longitude"),
+        Column("cidrs", "cidrs"),
+    ),
     "service": (
         Column("name", "name"), Column("source", "source"), Column("datacenters", "datacenters"),
         Column("dns names", "dns_names"), Column("ttl s", "ttl_s", wide=True),
@@ -133,7 +136,8 @@ def describe(session: Session, kind: str, name: str) -> None:
         return
     status = session.call(lambda admin: admin.Status, admin_pb2.StatusRequest())
     rows = [
-        {"service": s.service, "datacenter": b.datacenter, "healthy": f"{b.healthy_tasks}/{b.tasks}", "capacity": b.capacity_rps,
+        {"service": s.service, "datacenter": b.datacenter, "healthy": f"{b.healthy_tasks}/{b.tasks}",
+         "capacity": b.capacity_rps,
          "planned": b.load_rps, "served": b.served_rps, "errors": b.error_rps, "cpu": b.cpu_utilization, "drain": b.drain}
         for s in status.services for b in s.backends if name in {s.service, b.datacenter}
     ]  # fmt: skip

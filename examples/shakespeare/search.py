@@ -1,0 +1,51 @@
+"""The backend's question: where does a word occur? Two reads of the tablet: the word's row, then the lines to show."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from examples.shakespeare import words
+
+LINES_DEFAULT = 20
+LINES_MAX = 200
+
+# keys -> the rows that exist
+ReadRows = Callable[[Sequence[str]], Awaitable[Mapping[str, bytes]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One occurrence with its line of text."""
+
+    work: str
+    line_number: int
+    line: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hits:
+    """How often a word occurs in all works, and the first places in the order of works and lines."""
+
+    word: str
+    total: int
+    places: tuple[Found, ...]
+
+
+class Searcher:
+    """Answers from a tablet; keeps only the list of works, which never changes within an index."""
+
+    def __init__(self, read_rows: ReadRows) -> None:
+        self._read_rows = read_rows
+        self._works: tuple[str, ...] = ()
+
+    async def search(self, word: str, limit: int) -> Hits:
+        """The places of `word` (already normalised), at most `limit` of them with their lines."""
+        key = words.word_key(word)
+        wanted = [key] if self._works else [key, words.WORKS_KEY]
+        rows = await self._read_rows(wanted)
+        if not self._works:
+            self._works = tuple(rows[words.WORKS_KEY].decode().split("\n"))
+        places = words.unpack_places(rows.get(key, b""))
+        shown = [(self._works[place.work], place.line) for place in places[: min(limit or LINES_DEFAULT, LINES_MAX)]]
+        lines = await self._read_rows([words.line_key(*place) for place in shown]) if shown else {}
+        found = tuple(Found(*place, lines.get(words.line_key(*place), b"").decode()) for place in shown)
+        return Hits(word, len(places), found)
