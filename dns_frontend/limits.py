@@ -37,3 +37,11 @@ SNAPSHOT_COALESCE_S: Final = 1.0
 SNAPSHOT_RETRY_S: Final = 10.0
 SNAPSHOT_MAX_OCTETS: Final = 512 << 20
 REBUILD_COALESCE_S: Final = 0.02
+SNAPSHOT_DUTY: Final = 0.05  # of the time may be spent writing
+# Lines logged about what the control plane sent and we refused; the counters go on.
+PROBLEMS_LOGGED_MAX: Final = 200
+DEMAND_ACK_S: Final = 10.0
+EXPLAIN_ANSWERS_MAX: Final = 64
+EXPLAIN_CONCURRENT_MAX: Final = 16
+FILES_WANTED: Final = 4096
+BIND_ATTEMPTS: Final = 20

@@ -1,0 +1,55 @@
+"""gslb.v1.DnsFrontend: `gslb explain dns` asks here."""
+
+import time
+from collections.abc import Callable
+
+import grpc
+import grpc.aio
+from typing_extensions import override
+
+from dns_frontend.explain import Explanation, explain
+from dns_frontend.holder import Held
+from gslb.model.errors import GslbError, NotFoundError
+from gslb.v1 import dns_pb2, dns_pb2_grpc
+from gslb.wire.codec import encode_stamp
+
+Context = grpc.aio.ServicerContext[dns_pb2.ExplainDnsRequest, dns_pb2.ExplainDnsResponse]
+
+
+class DnsFrontendServicer(dns_pb2_grpc.DnsFrontendServicer):
+    """Explains answers from what is served at this moment."""
+
+    def __init__(self, held: Callable[[], Held], default_locality: str) -> None:
+        self._held = held
+        self._default_locality = default_locality
+
+    @override
+    async def Explain(self, request: dns_pb2.ExplainDnsRequest, context: Context) -> dns_pb2.ExplainDnsResponse:
+        held = self._held()
+        try:
+            found = explain(held.serving, request.name, request.type, request.client_ip, self._default_locality)
+        except NotFoundError as error:
+            await context.abort(grpc.StatusCode.NOT_FOUND, str(error))
+        except GslbError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        return _message(found, held.origin.value)
+
+
+def _message(found: Explanation, origin: str) -> dns_pb2.ExplainDnsResponse:
+    plan = found.plan
+    return dns_pb2.ExplainDnsResponse(
+        name=found.name,
+        service=found.service,
+        locality=found.locality,
+        matched_prefix=found.matched_prefix,
+        stamp=encode_stamp(plan.stamp) if plan else None,
+        plan_age_s=max(0.0, time.time() - plan.computed_at_s) if plan else 0.0,
+        datacenters=list(found.shares),
+        share=list(found.shares.values()),
+        chosen=found.chosen,
+        reason=found.reason,
+        answers=found.answers,
+        scope=found.scope,
+        ttl_s=found.ttl_s,
+        source=origin,
+    )

@@ -1,0 +1,142 @@
+"""The view this process holds, and the `Serving` made from it.
+
+Updates are folded and laid out in a worker thread, one after another: however large an update is, the event loop goes
+on answering from what it has, and swaps to the new state between two queries.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from dns_frontend.limits import PROBLEMS_LOGGED_MAX, REBUILD_COALESCE_S
+from dns_frontend.metrics import Counters
+from dns_frontend.table.serving import Serving
+from gslb.model import limits
+from gslb.v1 import discovery_pb2
+from gslb.wire.reader import ReaderView, fold
+
+log = logging.getLogger(__name__)
+
+
+class Origin(Enum):
+    """Where what is served came from."""
+
+    NOTHING = "nothing"
+    SNAPSHOT = "snapshot"
+    LIVE = "live"
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One state of the holder: a view and what is served from it."""
+
+    view: ReaderView
+    serving: Serving
+    origin: Origin
+
+
+class Holder:
+    """Holds the newest view. `on_change` is called in the event loop with each new state."""
+
+    def __init__(self, counters: Counters, on_change: Callable[[Held], None]) -> None:
+        self.held = Held(ReaderView(), Serving(), Origin.NOTHING)
+        self._view = self.held.view  # folded, perhaps not laid out yet
+        self._counters = counters
+        self._on_change = on_change
+        self._live_synced = False
+        self._dirty = asyncio.Event()
+        self._problems: frozenset[str] = frozenset()
+        self._logged: set[str] = set()
+        self._confirmed_s = 0.0  # since the epoch: when the data was last known to be fresh
+        self.connected = False
+
+    def restore(self, view: ReaderView, written_s: float, problems: Iterable[str]) -> None:
+        """Serves a snapshot from disk, until something live arrives."""
+        self._view = view
+        self._confirmed_s = written_s
+        self._complain(problems)
+        self._install(Held(view, Serving().advance(view.catalog, view.services), Origin.SNAPSHOT))
+
+    async def take(self, update: discovery_pb2.Update) -> None:
+        """Folds one update from a control plane; it is served a moment later."""
+        view, problems = await asyncio.to_thread(fold, self._view, update)
+        if update.synced:
+            view, more = forget_unknown(view)
+            problems += more
+            self._live_synced = True
+        self._view = view
+        self._complain(problems)
+        if self._live_synced or self.held.serving.ready:
+            self._dirty.set()
+
+    async def run(self) -> None:
+        """Lays out what was folded, for ever; updates that come together are laid out once."""
+        while True:
+            await self._dirty.wait()
+            await asyncio.sleep(REBUILD_COALESCE_S)
+            self._dirty.clear()
+            view = self._view
+            try:
+                serving = await asyncio.to_thread(self.held.serving.advance, view.catalog, view.services)
+            except Exception:
+                # A bug of ours met this state: what is served stays, and the next update is another chance.
+                self._counters.bugs += 1
+                log.exception("cannot serve what the control plane sent; the state before stays")
+                continue
+            self._install(Held(view, serving, Origin.LIVE if self._live_synced else self.held.origin))
+
+    def set_connected(self, connected: bool) -> None:
+        """Whether a control plane feeds us now: then the data is as fresh as can be."""
+        if self.connected:
+            self._confirmed_s = time.time()
+        self.connected = connected
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since a control plane last vouched for what is served; 0 while one does."""
+        if self.connected or not self._confirmed_s:
+            return 0.0
+        return max(0.0, time.time() - self._confirmed_s)
+
+    def _install(self, held: Held) -> None:
+        self.held = held
+        found = frozenset(held.serving.problems)
+        fresh = found - self._problems
+        self._problems = found
+        self._counters.zone_problems += len(fresh)
+        self._log(sorted(fresh))
+        self._on_change(held)
+
+    def _complain(self, problems: Iterable[str]) -> None:
+        refused = list(problems)
+        self._counters.bad_updates += len(refused)
+        self._log(refused)
+
+    def _log(self, problems: Iterable[str]) -> None:
+        """Each line once, and a bounded number of lines: the counters tell the rest."""
+        for problem in problems:
+            if problem not in self._logged and len(self._logged) < PROBLEMS_LOGGED_MAX:
+                self._logged.add(problem)
+                log.warning("%s", problem)
+
+
+def forget_unknown(view: ReaderView) -> tuple[ReaderView, list[str]]:
+    """Drops services that a synced control plane says it does not know: deleted while nobody told us.
+
+    Within the removal budget only: a control plane that has lost half of the world is more likely wrong than right, and
+    names that had answers keep them (invariants 2 and 3).
+    """
+    gone = view.unknown & view.services.keys()
+    if not gone:
+        return view, []
+    budget = max(1.0, len(view.services) * limits.REMOVAL_BUDGET_FRACTION)
+    if len(gone) > budget:
+        problem = (
+            f"the control plane knows no more of {len(gone)} of {len(view.services)} services, such as {min(gone)!r}:"
+            f" more than {limits.REMOVAL_BUDGET_FRACTION:.0%} at once is not believed, they are served as before"
+        )
+        return view, [problem]
+    return replace(view, services={name: kept for name, kept in view.services.items() if name not in gone}), []

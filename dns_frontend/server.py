@@ -1,0 +1,253 @@
+"""The composition root of `gslb dns`: sockets, clocks and seeds meet the rest here.
+
+Order of a start: the snapshot first, so that the first query finds an answer; then the sockets; then the control plane.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc.aio
+from prometheus_client import CollectorRegistry, ProcessCollector
+
+from bns.transport import Tls, add_port, server_options
+from dns_frontend.control_port import DnsFrontendServicer
+from dns_frontend.holder import Held, Holder, Origin
+from dns_frontend.metrics import Counters, FrontendCollector
+from dns_frontend.reporter import DemandReporter
+from dns_frontend.responder.respond import Responder
+from dns_frontend.snapshot import SnapshotError, SnapshotWriter, load
+from dns_frontend.sockets import Listening, listen, raise_file_limit
+from dns_frontend.subscriber import Subscriber, Upstream
+from dns_frontend.tcp import TcpServer
+from dns_frontend.udp import UdpListener
+from dns_frontend.zone.name import to_text
+from gslb.ops.http import OpsServer
+from gslb.v1 import dns_pb2_grpc
+from gslb.wire.reader import ReaderView
+
+log = logging.getLogger(__name__)
+
+_EXPLAIN_GRACE_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the command line says."""
+
+    name: str
+    control: tuple[str, ...]
+    listen: tuple[str, ...]
+    grpc: str | None = None
+    http: str | None = None
+    snapshot: Path | None = None
+    default_locality: str = ""
+    tls: Tls | None = None
+
+
+@dataclass(slots=True)
+class Addresses:
+    """Where the parts of one frontend listen, as bound."""
+
+    dns: list[str] = field(default_factory=list)
+    grpc: str = ""
+    http: str = ""
+
+
+class Frontend:
+    """One DNS frontend. `start` binds everything or raises; `run` serves until `stop`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        rng = random.Random()
+        self.counters = Counters()
+        self._responder = Responder(self.counters, settings.default_locality)
+        self._writer = SnapshotWriter(settings.snapshot) if settings.snapshot else None
+        self.holder = Holder(self.counters, self._changed)
+        upstream = Upstream(settings.name, settings.control, settings.tls, settings.default_locality)
+        self.subscriber = Subscriber(
+            upstream,
+            take=self.holder.take,
+            known=lambda: self.holder.held.view.services,
+            connected=self.holder.set_connected,
+            rng=rng,
+        )
+        self._reporter = DemandReporter(upstream, self.counters.take_demand, rng)
+        self._tcp = TcpServer(self._responder, self.counters)
+        self._udp: list[UdpListener] = []
+        self._grpc: grpc.aio.Server | None = None
+        self._ops: OpsServer | None = None
+        self._stopping = asyncio.Event()
+        self._begin_s = time.monotonic()
+        self.addresses = Addresses()
+
+    async def start(self) -> None:
+        """Binds every port. Raises FrontendError, BnsError or OpsListenError, each one clear line."""
+        raise_file_limit()
+        self._restore()
+        for address in self._settings.listen:
+            await self._listen(listen(address))
+        if self._settings.grpc:
+            server = grpc.aio.server(options=server_options())
+            self.addresses.grpc = add_port(server, self._settings.grpc, self._settings.tls)
+            servicer = DnsFrontendServicer(lambda: self.holder.held, self._settings.default_locality)
+            dns_pb2_grpc.add_DnsFrontendServicer_to_server(servicer, server)
+            await server.start()
+            self._grpc = server
+        if self._settings.http:
+            self._ops = self._debug_pages()
+            self.addresses.http = self._ops.start(self._settings.http)
+        log.info(
+            "%s: DNS on %s, explain on %s, debug pages on %s",
+            self._settings.name,
+            ", ".join(self.addresses.dns),
+            self.addresses.grpc or "no port",
+            self.addresses.http or "no port",
+        )
+
+    async def run(self) -> None:
+        """Serves until `stop`; then closes everything, the newest state on disk."""
+        jobs = [self.holder.run(), self.subscriber.run(), self._reporter.run()]
+        if self._writer is not None:
+            jobs.append(self._writer.run())
+        tasks = [asyncio.create_task(job) for job in jobs]
+        for task in tasks:
+            task.add_done_callback(self._ended)
+        try:
+            await self._stopping.wait()
+        finally:
+            for task in tasks:
+                task.cancel()
+            ends = await asyncio.gather(*tasks, return_exceptions=True)
+            await self.close()
+        for end in ends:
+            if isinstance(end, Exception):
+                raise end
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """None of them ends by itself: this one broke. Better a supervisor restarts us from the snapshot than half a life."""
+        if not task.cancelled():
+            log.error("a part of the frontend broke: %s", task.exception())
+            self.stop()
+
+    def stop(self) -> None:
+        """Ends `run`; from the event loop."""
+        self._stopping.set()
+
+    async def close(self) -> None:
+        """Closes what `start` opened; safe to call after a start that failed half-way."""
+        for listener in self._udp:
+            listener.close()
+        await self._tcp.close()
+        if self._grpc is not None:
+            await self._grpc.stop(_EXPLAIN_GRACE_S)
+        if self._ops is not None:
+            await asyncio.to_thread(self._ops.close)
+        if self._writer is not None:
+            await self._writer.flush()
+
+    def _restore(self) -> None:
+        path = self._settings.snapshot
+        if path is None:
+            return
+        try:
+            found = load(path)
+        except SnapshotError as error:
+            log.warning("%s; going on without it", error)
+            return
+        if found is None:
+            log.info("no snapshot at %s yet", path)
+            return
+        view, written_s, problems = found
+        if not view.synced:
+            log.warning("snapshot %s is of an incomplete state; going on without it", path)
+            return
+        self.holder.restore(view, written_s, problems)
+        log.info("serving %d services from snapshot %s, %.0f s old", len(view.services), path, self.holder.age_s)
+
+    async def _listen(self, listening: Listening) -> None:
+        udp = UdpListener(listening, self._responder, self.counters)
+        self._udp.append(udp)
+        await self._tcp.start(listening)
+        udp.start()
+        self.addresses.dns.append(listening.address)
+
+    def _changed(self, held: Held) -> None:
+        self._responder.serving = held.serving
+        if self._writer is not None and held.origin is Origin.LIVE:
+            self._writer.offer(held.view)
+
+    def _debug_pages(self) -> OpsServer:
+        registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        registry.register(FrontendCollector(self.counters, self._gauges))
+        return OpsServer(
+            f"DNS frontend {self._settings.name}", registry=registry, ready=self._ready, status=self._status
+        )
+
+    def _ready(self) -> tuple[bool, str]:
+        if self.holder.held.serving.ready:
+            return True, "ok"
+        return False, "nothing heard yet from a control plane, and no snapshot to start from"
+
+    def _gauges(self) -> Mapping[str, tuple[str, float]]:
+        held = self.holder.held
+        writer = self._writer
+        return {
+            "gslb_dns_age_seconds": (
+                "Seconds since a control plane last vouched for what is served; 0 while one does.",
+                self.holder.age_s,
+            ),
+            "gslb_dns_connected": ("Whether a control plane feeds this frontend.", float(self.holder.connected)),
+            "gslb_dns_from_snapshot": (
+                "Whether what is served was read from disk and nothing live came since.",
+                float(held.origin is Origin.SNAPSHOT),
+            ),
+            "gslb_dns_names": ("Names in the table.", len(held.serving.table.nodes)),
+            "gslb_dns_zones": ("Zones in the table.", len(held.serving.table.zones)),
+            "gslb_dns_services": ("Services that are served by name.", len(held.serving.services)),
+            "gslb_dns_problems": ("What of the catalog is not served as written now.", len(held.serving.problems)),
+            "gslb_dns_tcp_connections": ("TCP connections.", self._tcp.connections),
+            "gslb_dns_snapshot_written_seconds": (
+                "When this process last wrote the snapshot, seconds since the epoch; 0: never.",
+                writer.written_s if writer else 0.0,
+            ),
+            "gslb_dns_snapshot_failures": ("Failed writes of the snapshot.", writer.failures if writer else 0),
+        }
+
+    def _status(self) -> Mapping[str, object]:
+        held = self.holder.held
+        return {
+            "name": self._settings.name,
+            "up_s": time.monotonic() - self._begin_s,
+            "listening": {"dns": self.addresses.dns, "grpc": self.addresses.grpc, "http": self.addresses.http},
+            "control plane": self.subscriber.address or f"none of {', '.join(self._settings.control)} answers",
+            "source": held.origin.value,
+            "age_s": self.holder.age_s,
+            "snapshot": str(self._settings.snapshot or "none"),
+            "problems": list(held.serving.problems[:100]),
+            "zones": [to_text(origin) for origin in sorted(held.serving.table.zones)],
+            "services": _services(held.view),
+        }
+
+
+def _services(view: ReaderView) -> list[dict[str, object]]:
+    shown = [name for name, service in view.services.items() if service.service and service.service.dns_names]
+    rows: list[dict[str, object]] = []
+    for name in sorted(shown)[:200]:
+        service = view.services[name]
+        rows.append(
+            {
+                "service": name,
+                "names": ", ".join(service.service.dns_names) if service.service else "",
+                "plan": str(tuple(service.plan.stamp)) if service.plan else "none",
+                "endpoints": len(service.endpoints),
+                "serving": ", ".join(f"{dc}: {len(members)}" for dc, members in service.serving.items()),
+                "panic": service.panic,
+            }
+        )
+    return rows

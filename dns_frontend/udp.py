@@ -1,0 +1,67 @@
+"""DNS over UDP: read what is there, answer it, go on. No queue of our own: the kernel's is bounded."""
+
+import asyncio
+
+from dns_frontend.limits import DATAGRAM_MAX_OCTETS, DATAGRAMS_PER_WAKE
+from dns_frontend.metrics import Counters, Transport
+from dns_frontend.responder.locate import Source
+from dns_frontend.responder.respond import Responder
+from dns_frontend.sockets import Listening, reply_from, source_parts
+
+_ANCILLARY_OCTETS = 64
+
+
+class UdpListener:
+    """Serves one UDP socket from the event loop."""
+
+    def __init__(self, listening: Listening, responder: Responder, counters: Counters) -> None:
+        self._socket = listening.udp
+        self._family = listening.udp.family
+        self._wildcard = listening.wildcard
+        self._responder = responder
+        self._counters = counters
+
+    def start(self) -> None:
+        asyncio.get_running_loop().add_reader(
+            self._socket.fileno(), self._answer_with_source if self._wildcard else self._answer
+        )
+
+    def close(self) -> None:
+        if self._socket.fileno() >= 0:
+            asyncio.get_running_loop().remove_reader(self._socket.fileno())
+            self._socket.close()
+
+    def _answer(self) -> None:
+        receive, send = self._socket.recvfrom, self._socket.sendto
+        for _ in range(DATAGRAMS_PER_WAKE):
+            try:
+                packet, peer = receive(DATAGRAM_MAX_OCTETS)
+            except OSError:  # nothing more, or an error of an earlier answer: neither says anything of the next query
+                return
+            answer = self._respond(packet, peer)
+            if answer is not None:
+                try:
+                    send(answer, peer)
+                except OSError:
+                    self._counters.send_failures += 1
+
+    def _answer_with_source(self) -> None:
+        """As `_answer`, for a socket bound to every address: the answer leaves from where the query came to."""
+        for _ in range(DATAGRAMS_PER_WAKE):
+            try:
+                packet, ancillary, _, peer = self._socket.recvmsg(DATAGRAM_MAX_OCTETS, _ANCILLARY_OCTETS)
+            except OSError:
+                return
+            answer = self._respond(packet, peer)
+            if answer is not None:
+                try:
+                    self._socket.sendmsg([answer], reply_from(ancillary), 0, peer)
+                except OSError:
+                    self._counters.send_failures += 1
+
+    def _respond(self, packet: bytes, peer: tuple[str, int]) -> bytes | None:
+        if not peer[1]:  # port 0 cannot be answered
+            self._counters.ignored(Transport.UDP)
+            return None
+        source = Source(*source_parts(self._family, peer[0]))
+        return self._responder.respond(packet, source, Transport.UDP)
