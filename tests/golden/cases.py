@@ -1,8 +1,8 @@
 """Every stored record and every message between versions, with the bytes that it had when it was first written.
 
 The bytes are in `NAME.hex` beside this file and never change: etcd holds such records for years, and readers of one
-version talk to servers of another. `python -m tests.golden.cases` writes the files that are missing, for a new case, and
-no other.
+version talk to servers of another. `python -m tests.golden.cases` writes the files that are missing, for a new case,
+but never one that is there.
 """
 
 from collections.abc import Callable
