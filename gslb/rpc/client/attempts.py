@@ -1,0 +1,88 @@
+"""One logical call: which task it tries, and whether it may try another one."""
+
+import time
+from collections.abc import Iterable
+from typing import Generic
+
+import grpc
+
+from gslb.model import limits
+from gslb.rpc import context
+from gslb.rpc.client.core import L, ServiceCore
+from gslb.rpc.policy.failure import Failure, classify, may_repeat
+
+
+class Attempts(Generic[L]):
+    """Counts the call once as demand, then hands out tasks until one answers, time is up or nothing may be repeated."""
+
+    __slots__ = ("_core", "_idempotent", "_started_s", "_tried", "deadline_s", "metadata")
+
+    def __init__(
+        self,
+        core: ServiceCore[L],
+        method: str,
+        timeout_s: float | None,
+        metadata: Iterable[context.Metadatum] | None,
+    ) -> None:
+        settings = core.settings
+        self.metadata, criticality = context.outgoing(metadata, settings.criticality)
+        self.deadline_s = context.deadline_of(timeout_s)
+        self._core = core
+        self._idempotent = settings.idempotent(method)
+        self._tried: list[L] = []
+        self._started_s = time.monotonic()
+        core.count(criticality)
+
+    def first(self) -> L | None:
+        """The task to ask first; None: there is nobody yet, wait."""
+        link = self._core.begin(self._tried)
+        if link is not None:
+            self._tried.append(link)
+            self._started_s = time.monotonic()
+        return link
+
+    def remaining_s(self) -> float | None:
+        """Seconds until the deadline, >= 0; None: there is none."""
+        if self.deadline_s is None:
+            return None
+        return max(0.0, self.deadline_s - time.monotonic())
+
+    def wait_s(self) -> float:
+        """How long to wait for a first plan."""
+        remaining_s = self.remaining_s()
+        return limits.FIRST_PLAN_WAIT_S if remaining_s is None else remaining_s
+
+    def succeeded(self) -> None:
+        """The last task answered with OK."""
+        self._core.finish(self._tried[-1], None)
+
+    def abandoned(self) -> None:
+        """The caller gave up: says nothing about the task."""
+        self._core.finish(self._tried[-1], None, cancelled=True)
+
+    def failed(self, code: grpc.StatusCode, details: str, *, repeatable: bool = True) -> L | None:
+        """The last task's attempt ended so; the next task to ask, None: the failure stands.
+
+        `repeatable`: the caller still has the request whole, and nothing of the response was handed on.
+        """
+        link = self._tried[-1]
+        if code is grpc.StatusCode.CANCELLED:
+            self.abandoned()
+            return None
+        now_s = time.monotonic()
+        failure = classify(code.name, details, link.target, now_s - self._started_s)
+        self._core.finish(link, failure)
+        if not repeatable or not self._again(failure, now_s):
+            if failure is not Failure.ANSWERED:
+                self._core.counts.failures += 1
+            return None
+        return self.first()
+
+    def _again(self, failure: Failure, now_s: float) -> bool:
+        return (
+            may_repeat(failure, idempotent=self._idempotent)
+            and len(self._tried) < limits.ATTEMPTS_MAX
+            and (self.deadline_s is None or now_s < self.deadline_s)
+            and not self._core.closed
+            and self._core.may_retry()
+        )

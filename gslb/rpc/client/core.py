@@ -1,0 +1,305 @@
+"""What one channel knows and decides, the same for sync and asyncio: picks, retries, back-off, counts.
+
+The hot path (`pick`, `begin`, `finish`) reads one immutable table and takes one lock for the counters. Everything rare
+rebuilds the table: a new view from the control plane, a task that stops answering or answers again.
+"""
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from bns.model import HealthStatus
+from gslb.model import limits
+from gslb.model.criticality import Criticality
+from gslb.model.endpoint import ServiceEndpoint
+from gslb.model.resources import Catalog
+from gslb.rpc.client.link import Link
+from gslb.rpc.client.timers import Timers
+from gslb.rpc.policy.budget import RetryBudget
+from gslb.rpc.policy.failure import Failure
+from gslb.rpc.policy.table import PickTable, build_table
+from gslb.steer.view import ServiceView
+
+log = logging.getLogger(__name__)
+
+L = TypeVar("L", bound=Link)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a channel was made for."""
+
+    service: str
+    locality: str
+    caller: str
+    idempotent: Callable[[str], bool]  # by the method's full name: may a request be executed twice?
+    criticality: Criticality | None = None  # None: inherited from the request being served
+
+
+class Feed(Protocol):
+    """Where views come from and reports go: the control connection."""
+
+    @property
+    def timers(self) -> Timers: ...
+    def attach(self, core: "ServiceCore[L]") -> None: ...
+    def detach(self, core: "ServiceCore[L]") -> None: ...
+    def describe(self) -> str: ...
+    def unknown(self, service: str) -> bool: ...
+
+
+@dataclass(slots=True)
+class Counts:
+    """What a channel did, since it was made."""
+
+    requests: int = 0
+    retries: int = 0
+    retries_refused: int = 0  # by the budget
+    no_endpoint: int = 0
+    failures: int = 0  # logical calls that ended without an answer
+
+
+class ServiceCore(Generic[L]):
+    """One service as one channel uses it."""
+
+    def __init__(self, settings: Settings, feed: Feed, make_link: Callable[[ServiceEndpoint], L]) -> None:
+        self.settings = settings
+        self.table: PickTable[L] | None = None
+        self.counts = Counts()
+        self.closed = False
+        self._feed = feed
+        self._make_link = make_link
+        self._lock = threading.Lock()
+        self._ready = threading.Condition(self._lock)
+        self._waiting: list[Callable[[], None]] = []
+        self._links: dict[str, L] = {}
+        self._leaving: set[L] = set()
+        self._view: ServiceView | None = None
+        self._catalog = Catalog()
+        self._budget = RetryBudget()
+        self._attempts = [0] * len(Criticality)  # logical first attempts, since the last report
+        self._total_attempts = [0] * len(Criticality)
+        self._rng = random.random
+        feed.attach(self)
+
+    # The hot path
+
+    def pick(self) -> L | None:
+        """The task for the next request; None while there is nobody. Counts nothing."""
+        table = self.table
+        return table.pick(self._rng) if table is not None else None
+
+    def begin(self, tried: list[L]) -> L | None:
+        """Picks a task, another one than those tried, and counts a request in flight there; None: nobody to ask."""
+        table = self.table
+        if table is None:
+            return None
+        link = table.pick_again(tried, self._rng) if tried else table.pick(self._rng)
+        with self._lock:
+            link.in_flight += 1
+            link.picks += 1
+        return link
+
+    def finish(self, link: L, failure: Failure | None, *, cancelled: bool = False) -> None:
+        """The attempt on `link` ended: with a response (None), with a failure, or cancelled by the caller."""
+        with self._lock:
+            link.in_flight -= 1
+            falls = not cancelled and link.note(failure)
+            closing = link.leaving and link.in_flight == 0
+            if closing:
+                self._leaving.discard(link)
+            waiting = self._rebuild() if falls else []
+        if closing:
+            # Not here: gRPC's own thread may be calling, and closing waits for it.
+            self._feed.timers.after(0.0, link.shut)
+        elif falls and failure is not None:
+            self._plan_probe(link, failure)
+        for callback in waiting:
+            callback()
+
+    def count(self, criticality: Criticality) -> None:
+        """Counts one logical first attempt, whatever becomes of it."""
+        with self._lock:
+            self._attempts[criticality] += 1
+            self._total_attempts[criticality] += 1
+            self.counts.requests += 1
+            self._budget.request()
+
+    def may_retry(self) -> bool:
+        """Takes a retry from the budget; False when it is spent."""
+        with self._lock:
+            allowed = self._budget.take(time.monotonic())
+            if allowed:
+                self.counts.retries += 1
+            else:
+                self.counts.retries_refused += 1
+            return allowed
+
+    # Waiting for a first plan
+
+    def wait_ready(self, timeout_s: float) -> bool:
+        """Blocks until there is somebody to pick, at most `timeout_s`."""
+        with self._ready:
+            return self._ready.wait_for(lambda: self.table is not None or self.closed, timeout_s) and not self.closed
+
+    def on_ready(self, callback: Callable[[], None]) -> None:
+        """Calls back, from any thread, when there is somebody to pick or the channel was closed; perhaps at once."""
+        with self._lock:
+            if self.table is None and not self.closed:
+                self._waiting.append(callback)
+                return
+        callback()
+
+    def after(self, delay_s: float, callback: Callable[[], None]) -> bool:
+        """Runs `callback` on the timers' thread; False: the control connection was closed, it will not run."""
+        return self._feed.timers.after(delay_s, callback)
+
+    def reason(self) -> str:
+        """Why there is nobody to pick, in one line."""
+        view, service = self._view, self.settings.service
+        if self._feed.unknown(service):
+            return (
+                f"unknown service {service!r}: the control plane has none of that name; `gslb get service` lists them"
+            )
+        if view is None or view.plan is None:
+            return f"no plan yet for service {service!r}: {self._feed.describe()}"
+        return (
+            f"service {service!r} has no endpoint: none of its backends' tasks is registered; {self._feed.describe()}"
+        )
+
+    # Changes
+
+    def on_view(self, view: ServiceView | None, catalog: Catalog) -> None:
+        """The control plane's newest word on the service; None: there is no such service (any more)."""
+        idle: list[L] = []
+        again: list[L] = []
+        with self._lock:
+            if self.closed:
+                return
+            self._view, self._catalog = view, catalog
+            endpoints = view.endpoints if view is not None else {}
+            for task, endpoint in endpoints.items():
+                link = self._links.get(task)
+                if link is not None and link.target == endpoint.target:
+                    recovered = endpoint.health is HealthStatus.HEALTHY is not link.endpoint.health
+                    link.update(endpoint)
+                    if link.down and recovered:
+                        again.append(link)
+                    continue
+                if link is not None:
+                    idle += self._leave(link)
+                self._links[task] = self._make_link(endpoint)
+            for task in [task for task in self._links if task not in endpoints]:
+                idle += self._leave(self._links.pop(task))
+            waiting = self._rebuild()
+        for link in idle:
+            self._feed.timers.after(0.0, link.shut)
+        for link in again:
+            self._probe(link)
+        for callback in waiting:
+            callback()
+
+    def _leave(self, link: L) -> list[L]:
+        """Marks a link as leaving; the link if it can be closed at once, else nothing. Under the lock."""
+        link.leaving = True
+        if link.in_flight == 0:
+            return [link]
+        self._leaving.add(link)
+        return []
+
+    def _rebuild(self) -> list[Callable[[], None]]:
+        """Builds the table anew, under the lock; whom to call back without it."""
+        view = self._view
+        built = build_table(view, self._links, self.settings.locality, self._catalog) if view is not None else None
+        self.table = built
+        if built is None:
+            return []
+        self._ready.notify_all()
+        waiting, self._waiting = self._waiting, []
+        return waiting
+
+    # A task that does not answer
+
+    def _plan_probe(self, link: L, failure: Failure) -> None:
+        delay_s = link.retry_in_s(failure, self._rng())
+        log.info("%s: %s at %s: %s; trying again in %.2f s", self.settings.service, link.endpoint.task, link.target,
+                 failure.value, delay_s)  # fmt: skip
+        if not self.after(delay_s, lambda: self._probe(link)):
+            # Nobody is left who could probe it: let calls find out.
+            with self._lock:
+                link.down = False
+                self._rebuild()
+
+    def _probe(self, link: L) -> None:
+        if link.leaving or not link.down or self.closed:
+            return
+        link.probe(limits.CONNECT_PROBE_TIMEOUT_S, lambda ok, rtt_ms: self._probed(link, ok, rtt_ms))
+
+    def _probed(self, link: L, ok: bool, rtt_ms: float) -> None:
+        with self._lock:
+            if link.leaving or self.closed or not link.down:
+                return
+            link.probed(ok=ok, rtt_ms=rtt_ms)
+            waiting = self._rebuild() if ok else []
+        if not ok:
+            self._plan_probe(link, Failure.NEVER_SENT)
+        for callback in waiting:
+            callback()
+
+    # Reports
+
+    def take_attempts(self) -> list[int]:
+        """Logical first attempts since the last call, by criticality."""
+        with self._lock:
+            taken, self._attempts = self._attempts, [0] * len(Criticality)
+            return taken
+
+    def take_observations(self) -> list[tuple[str, int, int, float]]:
+        """(task, ok, failed, rtt in ms) of every task asked since the last call."""
+        with self._lock:
+            seen = []
+            for link in [*self._links.values(), *self._leaving]:
+                if link.ok or link.failed:
+                    seen.append((link.endpoint.task, link.ok, link.failed, link.rtt_ms))
+                    link.ok = link.failed = 0
+                    link.rtt_ms = 0.0
+            return seen
+
+    def total_attempts(self) -> list[int]:
+        """Logical first attempts since the channel was made, by criticality."""
+        with self._lock:
+            return list(self._total_attempts)
+
+    def links(self) -> list[L]:
+        """The tasks known now, by name."""
+        with self._lock:
+            return [self._links[task] for task in sorted(self._links)]
+
+    def view(self) -> ServiceView | None:
+        """The view that the table was built from."""
+        return self._view
+
+    def feed_state(self) -> str:
+        """How the control connection fares, in one line."""
+        return self._feed.describe()
+
+    def close(self) -> None:
+        """Ends all calls and connections."""
+        with self._lock:
+            if self.closed:
+                return
+            self.closed = True
+            self.table = None
+            links = [*self._links.values(), *self._leaving]
+            self._links, self._leaving = {}, set()
+            waiting, self._waiting = self._waiting, []
+            self._ready.notify_all()
+        self._feed.detach(self)
+        for link in links:
+            link.leaving = True
+            link.shut()
+        for callback in waiting:
+            callback()

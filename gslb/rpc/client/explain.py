@@ -1,0 +1,45 @@
+"""Where a channel's calls go and why, as plain values for people, /statusz and JSON."""
+
+from gslb.model.criticality import Criticality
+from gslb.rpc.client.core import L, ServiceCore
+from gslb.rpc.client.link import Link
+
+
+def _task(link: Link, usable: frozenset[str]) -> dict[str, object]:
+    return {
+        "task": link.endpoint.task,
+        "target": link.target,
+        "datacenter": link.endpoint.datacenter,
+        "health": link.endpoint.health.name,
+        "weight": link.weight,
+        "usable": link.endpoint.task in usable,
+        "down": link.down,
+        "failures": link.failures,
+        "in_flight": link.in_flight,
+        "picks": link.picks,
+    }
+
+
+def explain(core: ServiceCore[L]) -> dict[str, object]:
+    """Shares in use, stamp and age of the plan, every task with its state, and counts since the channel was made."""
+    view, table, settings = core.view(), core.table, core.settings
+    groups = table.order if table is not None else ()
+    usable = frozenset(member.endpoint.task for group in groups for member in group.members)
+    return {
+        "service": settings.service,
+        "locality": settings.locality,
+        "caller": settings.caller,
+        "shares": dict(table.shares) if table is not None else {},
+        "datacenters": [group.datacenter for group in groups],
+        "panic": table.panic if table is not None else False,
+        "reason": core.reason() if table is None else "",
+        "stamp": tuple(view.plan.stamp) if view is not None and view.plan is not None else None,
+        "notes": list(view.plan.notes) if view is not None and view.plan is not None else [],
+        "endpoints": [_task(link, usable) for link in core.links()],
+        "requests": {level.name: count for level, count in zip(Criticality, core.total_attempts(), strict=True)},
+        "retries": core.counts.retries,
+        "retries_refused": core.counts.retries_refused,
+        "no_endpoint": core.counts.no_endpoint,
+        "failures": core.counts.failures,
+        "control": core.feed_state(),
+    }

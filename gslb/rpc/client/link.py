@@ -1,0 +1,25 @@
+"""A task with our connection to it: what the sync and the asyncio channels have in common."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gslb.rpc.policy.member import Member
+
+# gRPC's own health service: any answer at all shows that the task is there, so it need not know the method.
+PROBE_METHOD = "/grpc.health.v1.Health/Check"
+
+ProbeDone = Callable[[bool, float], None]  # (whether it answered, round-trip time in ms or 0)
+
+
+@dataclass(slots=True, eq=False)
+class Link(Member):
+    """One task; the connection is dialled when it is first used."""
+
+    @abstractmethod
+    def probe(self, timeout_s: float, done: ProbeDone) -> None:
+        """Dials and asks something cheap in the background; calls `done` once, from any thread."""
+
+    @abstractmethod
+    def shut(self) -> None:
+        """Closes the connection; calls on it end. From any thread, any number of times."""

@@ -1,0 +1,148 @@
+"""What a request carries from server to server: trace id, criticality, and how long it may still take.
+
+A server interceptor reads them from the request's metadata; every call made through our channels while that request is
+served sends them on. They live in contextvars, so that threads and asyncio tasks each have their own.
+"""
+
+import random
+import re
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar, Token
+from dataclasses import dataclass
+
+from gslb.model import limits
+from gslb.model.criticality import Criticality
+
+TRACE_ID_KEY = "gslb-trace-id"
+CRITICALITY_KEY = "gslb-criticality"
+
+Metadatum = tuple[str, str | bytes]
+Metadata = tuple[Metadatum, ...]
+
+_TRACE_ID = re.compile(r"[A-Za-z0-9_.:/+=-]{1,%d}" % limits.TRACE_ID_MAX_CHARS)  # noqa: UP031  # braces of the pattern
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The request being served; `deadline_s` on the monotonic clock, None: no deadline."""
+
+    trace_id: str
+    criticality: Criticality = Criticality.CRITICAL
+    deadline_s: float | None = None
+
+
+_current: ContextVar[Request | None] = ContextVar("gslb_request", default=None)
+
+
+def new_trace_id() -> str:
+    """128 random bits as 32 hexadecimal digits, the form of W3C trace context."""
+    return f"{random.getrandbits(128):032x}"
+
+
+def trace_id() -> str:
+    """The trace id of the request being served; empty outside of one."""
+    request = _current.get()
+    return request.trace_id if request else ""
+
+
+def criticality() -> Criticality:
+    """The criticality of the request being served; CRITICAL outside of one."""
+    request = _current.get()
+    return request.criticality if request else Criticality.CRITICAL
+
+
+def time_remaining_s() -> float | None:
+    """Seconds that the request being served may still take, >= 0; None: no deadline, or no request."""
+    request = _current.get()
+    if request is None or request.deadline_s is None:
+        return None
+    return max(0.0, request.deadline_s - time.monotonic())
+
+
+def current() -> Request | None:
+    """The request being served, None outside of one."""
+    return _current.get()
+
+
+def enter(request: Request) -> Token[Request | None]:
+    """Makes `request` the one being served here; `leave` undoes it."""
+    return _current.set(request)
+
+
+def leave(token: Token[Request | None]) -> None:
+    """Back to what was served before `enter`."""
+    _current.reset(token)
+
+
+@contextmanager
+def scope(
+    *, trace_id: str = "", criticality: Criticality | None = None, timeout_s: float | None = None
+) -> Iterator[Request]:
+    """Calls made inside carry this trace id and criticality, and end within `timeout_s`.
+
+    What is not given is inherited from the request being served; outside of one the trace id is new.
+    """
+    outer = _current.get()
+    deadline_s = outer.deadline_s if outer else None
+    if timeout_s is not None:
+        own_s = time.monotonic() + timeout_s
+        deadline_s = own_s if deadline_s is None else min(own_s, deadline_s)
+    inherited = outer.criticality if outer else Criticality.CRITICAL
+    request = Request(
+        trace_id=trace_id or (outer.trace_id if outer else new_trace_id()),
+        criticality=inherited if criticality is None else criticality,
+        deadline_s=deadline_s,
+    )
+    token = _current.set(request)
+    try:
+        yield request
+    finally:
+        _current.reset(token)
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode("ascii", "replace") if isinstance(value, bytes) else value
+
+
+def incoming(metadata: Iterable[Metadatum], time_remaining_s: float | None = None) -> Request:
+    """The request that this metadata came with. What is missing or malformed gets its default: nobody is refused."""
+    found_id, found_criticality = "", Criticality.CRITICAL
+    for key, value in metadata:
+        if key == TRACE_ID_KEY and _TRACE_ID.fullmatch(_text(value)):
+            found_id = _text(value)
+        elif key == CRITICALITY_KEY:
+            found_criticality = Criticality.__members__.get(_text(value), Criticality.CRITICAL)
+    deadline_s = None if time_remaining_s is None else time.monotonic() + time_remaining_s
+    return Request(found_id or new_trace_id(), found_criticality, deadline_s)
+
+
+def outgoing(metadata: Iterable[Metadatum] | None, chosen: Criticality | None) -> tuple[Metadata, Criticality]:
+    """The metadata to send, and the criticality it says: the call's own, else the channel's, else the inherited one."""
+    given = tuple(metadata) if metadata else ()
+    request = _current.get()
+    level = (request.criticality if request else Criticality.CRITICAL) if chosen is None else chosen
+    has_id = False
+    for key, value in given:
+        if key == TRACE_ID_KEY:
+            has_id = True
+        elif key == CRITICALITY_KEY:
+            level = Criticality.__members__.get(_text(value), level)
+    if has_id:
+        own: Metadata = ()
+    else:
+        own = ((TRACE_ID_KEY, request.trace_id if request else new_trace_id()),)
+    if not any(key == CRITICALITY_KEY for key, _ in given):
+        own = (*own, (CRITICALITY_KEY, level.name))
+    return given + own, level
+
+
+def deadline_of(timeout_s: float | None) -> float | None:
+    """When a call must have ended, on the monotonic clock: its own timeout, and never later than the request served."""
+    own_s = None if timeout_s is None else time.monotonic() + timeout_s
+    request = _current.get()
+    served_s = request.deadline_s if request else None
+    if own_s is None or served_s is None:
+        return served_s if own_s is None else own_s
+    return min(own_s, served_s)

@@ -1,0 +1,213 @@
+"""A small planet for tests of the RPC library: a control replica in the process, echo servers as processes of their own.
+
+The echo server speaks bytes, in all four arities, without a proto of its own. Each response begins with the task's name.
+"""
+
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent import futures
+from dataclasses import dataclass, field
+
+import grpc
+
+from bns.model import HealthStatus
+from bns.transport import server_options
+from gslb.model.endpoint import ServiceEndpoint
+from gslb.model.geography import Coordinates
+from gslb.model.meta import Meta
+from gslb.model.plan import Plan, Stamp
+from gslb.model.resources import Backend, Datacenter, Service
+from gslb.v1 import discovery_pb2, discovery_pb2_grpc, report_pb2, report_pb2_grpc
+from gslb.wire.codec import encode_endpoint, encode_plan, encode_resource, encode_service
+
+SERVICE = "echo"
+UNARY = "/test.Echo/Unary"
+SERVER_STREAM = "/test.Echo/ServerStream"
+CLIENT_STREAM = "/test.Echo/ClientStream"
+BIDI = "/test.Echo/Bidi"
+
+PLACES = {
+    "us-east1": Coordinates(33.2, -80.0),
+    "europe-west1": Coordinates(50.4, 3.8),
+    "asia-east1": Coordinates(24.1, 120.7),
+}
+
+
+class EchoTask:
+    """One echo server in a process of its own."""
+
+    def __init__(self, name: str, port: int = 0) -> None:
+        self.name = name
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.echo_server", name, str(port)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        self.port = int(self.process.stdout.readline())
+
+    def endpoint(self, health: HealthStatus = HealthStatus.HEALTHY, weight: float = 1.0) -> ServiceEndpoint:
+        return ServiceEndpoint(self.name, "127.0.0.1", self.port, health, weight)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def send_signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+@dataclass
+class World:
+    """What the control replicas say; all replicas of a test share one."""
+
+    services: dict[str, tuple[Plan | None, dict[str, ServiceEndpoint]]] = field(default_factory=dict)
+    datacenters: Mapping[str, Coordinates] = field(default_factory=lambda: dict(PLACES))
+    version: int = 0
+    replicas: list["ControlReplica"] = field(default_factory=list)
+
+    def set(
+        self,
+        endpoints: Sequence[ServiceEndpoint],
+        shares: Mapping[str, Mapping[str, float]] | None,
+        service: str = SERVICE,
+    ) -> None:
+        self.version += 1
+        plan = None
+        if shares is not None:
+            plan = Plan(service, Stamp(1, 1, self.version), shares=shares)
+        self.services[service] = (plan, {endpoint.task: endpoint for endpoint in endpoints})
+        for replica in self.replicas:
+            replica.push()
+
+    def update(self, name: str, services: Sequence[str]) -> discovery_pb2.Update:
+        changes = []
+        for service in services:
+            if service not in self.services:
+                continue
+            plan, endpoints = self.services[service]
+            jobs = sorted({endpoint.task.rpartition("/")[0] for endpoint in endpoints.values()})
+            config = Service(Meta(service), tuple(Backend(job, 100.0) for job in jobs)) if jobs else None
+            changes.append(
+                discovery_pb2.ServiceUpdate(
+                    service=service,
+                    config=encode_service(config) if config else None,
+                    plan=encode_plan(plan) if plan else None,
+                    endpoints_snapshot=True,
+                    upserted=[encode_endpoint(endpoint) for endpoint in endpoints.values()],
+                )
+            )
+        places = [Datacenter(Meta(dc), "test", where) for dc, where in self.datacenters.items()]
+        return discovery_pb2.Update(
+            replica=name,
+            services=changes,
+            catalog=discovery_pb2.Catalog(resources=[encode_resource(place) for place in places]),
+            synced=True,
+            unknown_services=[service for service in services if service not in self.services],
+        )
+
+
+class ControlReplica(discovery_pb2_grpc.DiscoveryServicer, report_pb2_grpc.ReportsServicer):
+    """A real gRPC server with Discovery and Reports, whose world a test sets by hand."""
+
+    def __init__(self, world: World, port: int = 0) -> None:
+        self.world = world
+        self.reports: list[report_pb2.DemandReport] = []
+        self.load_reports: list[report_pb2.LoadReport] = []
+        self.mute = False  # takes streams and answers nothing: a cold or hanging replica
+        self.subscriptions = 0
+        self._lock = threading.Lock()
+        self._queues: dict[queue.SimpleQueue[bool], list[str]] = {}
+        self._server = grpc.server(futures.ThreadPoolExecutor(32), options=server_options())
+        discovery_pb2_grpc.add_DiscoveryServicer_to_server(self, self._server)
+        report_pb2_grpc.add_ReportsServicer_to_server(self, self._server)
+        self.port = self._server.add_insecure_port(f"127.0.0.1:{port}")
+        self.address = f"127.0.0.1:{self.port}"
+        self._server.start()
+        world.replicas.append(self)
+
+    def push(self) -> None:
+        with self._lock:
+            for line in self._queues:
+                line.put(True)
+
+    def listeners(self) -> int:
+        with self._lock:
+            return len(self._queues)
+
+    def Subscribe(self, request_iterator, context) -> Iterator[discovery_pb2.Update]:  # noqa: N802
+        line: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        with self._lock:
+            self._queues[line] = []
+            self.subscriptions += 1
+        context.add_callback(lambda: line.put(False))
+
+        def listen() -> None:
+            try:
+                for request in request_iterator:
+                    with self._lock:
+                        self._queues[line] = list(request.services)
+                    line.put(True)
+            except Exception:  # noqa: BLE001  # the stream ended, however
+                line.put(False)
+
+        threading.Thread(target=listen, daemon=True).start()
+        try:
+            while line.get():
+                if not self.mute:
+                    with self._lock:
+                        services = self._queues[line]
+                    yield self.world.update(self.address, services)
+        finally:
+            with self._lock:
+                del self._queues[line]
+
+    def ReportDemand(self, request_iterator, context) -> Iterator[report_pb2.ReportAck]:  # noqa: N802
+        for report in request_iterator:
+            if self.mute:
+                continue
+            with self._lock:
+                self.reports.append(report)
+            yield report_pb2.ReportAck(seq=report.seq, accepted=True)
+
+    def demand(self) -> dict[tuple[str, str, str, int], int]:
+        """Attempts so far by (service, locality, caller, criticality), of all reports."""
+        found: dict[tuple[str, str, str, int], int] = {}
+        with self._lock:
+            for report in self.reports:
+                for row in report.rows:
+                    key = (row.service, row.locality, row.caller, row.criticality)
+                    found[key] = found.get(key, 0) + row.attempts
+        return found
+
+    def observed(self) -> dict[str, tuple[int, int]]:
+        """(ok, failed) so far by task, of all reports."""
+        found: dict[str, tuple[int, int]] = {}
+        with self._lock:
+            for report in self.reports:
+                for row in report.observations:
+                    ok, failed = found.get(row.task, (0, 0))
+                    found[row.task] = (ok + row.ok, failed + row.failed)
+        return found
+
+    def close(self) -> None:
+        if self in self.world.replicas:
+            self.world.replicas.remove(self)
+        self._server.stop(None).wait(5)
+
+
+def repository_on_path() -> dict[str, str]:
+    """The environment of a child that imports this repository's packages."""
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    return {**os.environ, "PYTHONPATH": root}
