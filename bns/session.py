@@ -8,7 +8,7 @@ nothing any more. When the stream breaks, the lease is no longer renewed, and th
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -109,10 +109,9 @@ class Session:
         """Renews the lease, and makes a new one when it was lost while etcd was away."""
         rng = random.Random()
         while True:
-            lost = asyncio.Event()
-            keeper = self._etcd.keep_alive(self._lease, self._ttl_s, _setter(lost))
+            keeper = self._etcd.keep_alive(self._lease, self._ttl_s)
             try:
-                await lost.wait()
+                await asyncio.wait({keeper})  # it ends when the lease is lost
             finally:
                 keeper.cancel()
             log.warning("the liveness lease of agent %s was lost; making a new one", self.hello.label)
@@ -173,9 +172,10 @@ class Session:
             )
 
     async def _lease_to_use(self, kv: KeyValue | None) -> int:
-        """The lease in the record while it lives, else a new one."""
-        if kv is not None and kv.lease and (await self._etcd.time_to_live(kv.lease)).TTL > 1:
-            return kv.lease
+        """The lease in the record, or the one we hold, while it lives; else a new one."""
+        for lease in (kv.lease if kv is not None else 0, self._lease):
+            if lease and (await self._etcd.time_to_live(lease)).TTL > 1:
+                return lease
         return await self._etcd.grant(self._ttl_s)
 
     def _record(self, lease: int) -> bytes:
@@ -341,10 +341,6 @@ class Session:
         except OutcomeUnknown:
             return 0
         return response.header.revision if response.succeeded else 0
-
-
-def _setter(event: asyncio.Event) -> Callable[[int], None]:
-    return lambda _: event.set()
 
 
 def _agent_in(kv: KeyValue) -> Agent | None:
