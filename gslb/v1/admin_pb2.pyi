@@ -700,8 +700,11 @@ class ImportRequest(google.protobuf.message.Message):
 
     RESOURCES_FIELD_NUMBER: builtins.int
     NEW_INCARNATION_FIELD_NUMBER: builtins.int
+    INCARNATION_FIELD_NUMBER: builtins.int
     new_incarnation: builtins.bool
     """after etcd was restored or lost: readers take the plans that follow"""
+    incarnation: builtins.int
+    """of the export: a new one will be above it"""
     @property
     def resources(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[gslb.v1.config_pb2.Resource]: ...
     def __init__(
@@ -709,8 +712,9 @@ class ImportRequest(google.protobuf.message.Message):
         *,
         resources: collections.abc.Iterable[gslb.v1.config_pb2.Resource] | None = ...,
         new_incarnation: builtins.bool = ...,
+        incarnation: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["new_incarnation", b"new_incarnation", "resources", b"resources"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["incarnation", b"incarnation", "new_incarnation", b"new_incarnation", "resources", b"resources"]) -> None: ...
 
 Global___ImportRequest: typing_extensions.TypeAlias = ImportRequest
 
