@@ -32,7 +32,9 @@ PRICING_TOLERANCE_MS: Final = 1e-6
 PRICING_ROUNDS_MAX: Final = 100
 SHARE_MIN: Final = 1e-6
 # A locality without demand takes part with this fraction of the mean one, so that it gets shares like the others.
-FLOOR_FRACTION: Final = 1e-4
+FLOOR_FRACTION: Final = 1e-6
+# The mean locality's demand in the program's units: with it the floor is a thousand times the engine's tolerance of 1e-7.
+MEAN_UNITS: Final = 100.0
 # Below this fraction of the largest capacity a datacenter takes no part; beyond this multiple of all demand, more
 # capacity is no news.
 CAPACITY_MIN_FRACTION: Final = 1e-9
@@ -63,7 +65,7 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Scaled:
-    """The problem over datacenters that take part, in units of the mean locality's demand."""
+    """The problem over datacenters that take part, in units of a hundredth of the mean locality's demand."""
 
     demand: Vector
     cost: Matrix
@@ -80,7 +82,7 @@ def assign(problem: Problem) -> Assignment:
     if not len(active):
         raise SolverError("no datacenter has capacity")
     demand = floored(problem.demand_rps)
-    total, unit = float(demand.sum()), float(demand.mean())
+    total, unit = float(demand.sum()), float(demand.mean()) / MEAN_UNITS
     overload = overload_factor(total, float(capacity[active].sum()))
     scaled = _Scaled(
         demand / unit,
@@ -99,9 +101,9 @@ def assign(problem: Problem) -> Assignment:
 
 
 def floored(demand_rps: Vector) -> Vector:
-    """Demand with its floor: every locality takes part, however quiet it is."""
-    floor = max(limits.DEMAND_FLOOR_RPS, FLOOR_FRACTION * float(demand_rps.mean())) if len(demand_rps) else 0.0
-    return np.maximum(demand_rps, floor)
+    """Demand with its floor: every locality takes part, however quiet it is, and none weighs on the others."""
+    mean = float(demand_rps.mean()) if len(demand_rps) else 0.0
+    return np.maximum(demand_rps, FLOOR_FRACTION * mean if mean > 0 else limits.DEMAND_FLOOR_RPS)
 
 
 def _no_memory(problem: Problem, active: Pairs) -> Matrix:
