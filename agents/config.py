@@ -112,8 +112,7 @@ def parse(data: bytes, filename: str, datacenter: str) -> list[ConfiguredTask]:
 def _compose(file: _File, data: bytes) -> yaml.Node | None:
     try:
         text = data.decode("utf-8")
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=_Loader)):
-            raise _BadValue("aliases (*name) are not taken: write the value out")
+        _check_shape(text)
         root = yaml.compose(text, Loader=_Loader)
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
@@ -128,6 +127,20 @@ def _compose(file: _File, data: bytes) -> yaml.Node | None:
             file.problem(None, "the file is empty: write `tasks: []` if this machine has none")
         return root
     return None
+
+
+def _check_shape(text: str) -> None:
+    """Small things that grow: aliases of aliases, and nesting, which takes the reader quadratic time. Raises _BadValue."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.AliasEvent):
+            raise _BadValue("aliases (*name) are not taken: write the value out")
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > limits.CONFIG_DEPTH_MAX:
+            raise _BadValue(f"more than {limits.CONFIG_DEPTH_MAX} levels of nesting")
 
 
 def _tasks(file: _File, node: yaml.Node, _key: str) -> list[ConfiguredTask]:

@@ -5,6 +5,7 @@ from typing import Final
 # What one machine may hold, whoever asks for it.
 TASKS_MAX: Final = 5_000
 CONFIG_MAX_BYTES: Final = 4 << 20
+CONFIG_DEPTH_MAX: Final = 16
 CONFIG_PROBLEMS_SHOWN: Final = 20
 
 # The local socket: its clients are processes of this machine, and still may be broken.
@@ -30,6 +31,8 @@ PROCESS_POLL_S: Final = 0.5
 # How far a recorded start time may be from the kernel's, whose clock ticks in 10 ms and whose boot time is rounded.
 START_TIME_TOLERANCE_S: Final = 2.0
 PID_DISCOVERY_S: Final = 10.0
+# Looking for listeners takes long on a busy machine; it takes no more than this part of the time.
+PID_DISCOVERY_REST_FACTOR: Final = 50.0
 # A task that registered itself, died and never came back is taken out of BNS after this time.
 FORGET_DEAD_AFTER_S: Final = 600.0
 
@@ -38,7 +41,7 @@ COUNTERS_STALE_S: Final = 3.0
 
 # The control plane
 WELCOME_TIMEOUT_S: Final = 5.0
-ACK_TIMEOUT_S: Final = 10.0
+ACK_TIMEOUT_S: Final = 15.0
 CONNECT_TIMEOUT_S: Final = 3.0
 BACKOFF_FIRST_S: Final = 0.1
 BACKOFF_MAX_S: Final = 3.0
@@ -46,6 +49,8 @@ REGISTER_WINDOW: Final = 64
 REFUSED_RETRY_S: Final = 15.0
 TRANSIENT_RETRY_S: Final = 1.0
 GOODBYE_TIMEOUT_S: Final = 4.0
+GOODBYE_DETACHED_S: Final = 1.0
+PARTIAL_GAP_S: Final = 0.05
 # The first report waits this long for the tasks that BNS still holds for this agent, and for a first verdict on each.
 FIRST_REPORT_WAIT_S: Final = 3.0
 

@@ -100,8 +100,15 @@ class Agent:
     async def start(self) -> None:
         """Reads the tasks, binds the socket and the debug pages.
 
-        Raises ConfigError, SocketError or OpsListenError.
+        Raises ConfigError, SocketError or OpsListenError; then nothing is left behind.
         """
+        try:
+            await self._start()
+        except BaseException:
+            await self._close()
+            raise
+
+    async def _start(self) -> None:
         settings = self._settings
         configured = config.load(settings.config, settings.datacenter) if settings.config else []
         if settings.state is not None:
@@ -115,8 +122,8 @@ class Agent:
         servicer = NodeAgentServicer(settings.name, settings.datacenter, self.keeper, self.session)
         agent_pb2_grpc.add_NodeAgentServicer_to_server(servicer, server)
         local_socket.listen(server, settings.socket)
-        await server.start()
         self._server = server
+        await server.start()
         if settings.http:
             self._ops = OpsServer(
                 f"gslb agent {settings.datacenter}/{settings.name}",
@@ -279,9 +286,11 @@ class Agent:
     async def _find_processes(self) -> None:
         """For tasks that nobody named a process of."""
         while True:
+            started = time.monotonic()
             if self.keeper.without_process():
                 self.keeper.find_processes(await asyncio.to_thread(listeners))
-            await asyncio.sleep(limits.PID_DISCOVERY_S if self.keeper.all_judged() else 1.0)
+            rest_s = limits.PID_DISCOVERY_REST_FACTOR * (time.monotonic() - started)
+            await asyncio.sleep(max(limits.PID_DISCOVERY_S if self.keeper.all_judged() else 1.0, rest_s))
 
     async def _keep_house(self) -> None:
         """Saves the state when it changed, and lets go of what is long dead."""
@@ -314,8 +323,9 @@ class Agent:
             await asyncio.to_thread(self._ops.close)
         if self._server is not None:
             await self._server.stop(0.2)
+            # Without a server of our own, what is there is somebody else's.
+            self._settings.socket.unlink(missing_ok=True)
         self.keeper.processes.close()
-        self._settings.socket.unlink(missing_ok=True)
         for replica in self._replicas:
             await replica.channel.close(None)
 

@@ -13,9 +13,10 @@ from typing import Protocol
 import grpc
 import grpc.aio
 
+from agents import limits
 from agents.backoff import Backoff
 from agents.health.schedule import Rng
-from agents.replicas import Replica
+from agents.replicas import Ended, Replica, both, connect, converse
 from gslb.v1 import report_pb2, report_pb2_grpc
 
 log = logging.getLogger(__name__)
@@ -81,16 +82,7 @@ class ReportStream:
 
     async def run(self) -> None:
         """Reports for ever; cancel it to end."""
-        while True:
-            try:
-                await self._serve()
-            except grpc.aio.AioRpcError as error:
-                self._failed(f"{error.code().name}: {(error.details() or '')[:500]}")
-            except asyncio.InvalidStateError:
-                self._failed("the stream ended")  # gRPC's word for writing to a stream that is over
-            finally:
-                self.up = False
-            await asyncio.sleep(self._backoff.next_s())
+        await converse(self._attempt, self._failed, self._backoff)
 
     def _failed(self, problem: str) -> None:
         self.problem = problem
@@ -98,21 +90,17 @@ class ReportStream:
             self._complained = problem
             log.warning("no load reports to %s: %s; trying again", self.address, problem)
 
-    async def _serve(self) -> None:
+    async def _attempt(self) -> bool:
         """One stream, until it ends."""
-        await self._replica.channel.channel_ready()
-        call: Call = report_pb2_grpc.ReportsStub(self._replica.channel).ReportLoad()  # type: ignore[call-arg]  # written to, not iterated
-        reader = asyncio.create_task(self._read(call))
-        writer = asyncio.create_task(self._write(call))
+        await connect(self._replica, limits.CONNECT_TIMEOUT_S)
+        stub = report_pb2_grpc.ReportsStub(self._replica.channel)
+        call: Call = stub.ReportLoad()  # type: ignore[call-arg]  # written to, not iterated
         try:
-            done, _ = await asyncio.wait({reader, writer}, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
+            await both(self._read(call), self._write(call))
         finally:
-            for task in (reader, writer):
-                task.cancel()
-            await asyncio.gather(reader, writer, return_exceptions=True)
             call.cancel()
+            self.up = False
+        return False
 
     async def _write(self, call: Call) -> None:
         self._full_due = True  # whoever answers now may know nothing of us
@@ -127,15 +115,16 @@ class ReportStream:
                 if report is not None:
                     await call.write(report)
                     self._counts.sent(self.address, "full" if full else "partial")
+                if not full:
+                    # A change is told at once; what changes right after it is told together.
+                    await asyncio.sleep(limits.PARTIAL_GAP_S)
             await self._wake.wait()
 
     async def _read(self, call: Call) -> None:
         while True:
             ack = await call.read()
             if not isinstance(ack, report_pb2.ReportAck):
-                code = await call.code()
-                self._failed(f"{code.name}: {(await call.details() or 'the stream ended')[:500]}")
-                return
+                raise Ended("the replica ended the stream")
             if not self.up:
                 self.up, self.problem = True, ""
                 self._backoff.reset()

@@ -89,7 +89,7 @@ class NodeAgentServicer(agent_pb2_grpc.NodeAgentServicer):
         self._session = session
 
     @override
-    async def Attach(self, request_iterator: Requests, context: Context) -> None:
+    async def Attach(self, request_iterator: Requests, context: Context) -> None:  # type: ignore[override]
         """One task's stream."""
         attachment = StreamAttachment()
         try:
@@ -116,9 +116,7 @@ class NodeAgentServicer(agent_pb2_grpc.NodeAgentServicer):
             await self._detach(name, context)
 
     @override
-    async def ListTasks(  # type: ignore[override]
-        self, request: agent_pb2.ListTasksRequest, context: ListContext
-    ) -> agent_pb2.ListTasksResponse:
+    async def ListTasks(self, request: agent_pb2.ListTasksRequest, context: ListContext) -> agent_pb2.ListTasksResponse:
         """Everything this agent looks after."""
         response = agent_pb2.ListTasksResponse(agent=self._agent, datacenter=self._datacenter)
         for kept in self._keeper.all():

@@ -6,6 +6,7 @@ what was sent, only of what was acknowledged in this session or shown in its wel
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from agents import limits
 from bns.model import Task
@@ -99,7 +100,8 @@ class Ledger:
     def take(self, now: float) -> list[Register | Deregister]:
         """What to send now: at most a window's worth is unanswered at any time, one request a name."""
         room = limits.REGISTER_WINDOW - len(self._sent)
-        ready = [name for name, due in self._due.items() if due <= now and name not in self._busy][: max(room, 0)]
+        ripe = (name for name, due in self._due.items() if due <= now and name not in self._busy)
+        ready = list(islice(ripe, max(room, 0)))
         return [request for name in ready if (request := self._request(name, now)) is not None]
 
     def acked(self, request_id: int, code: int, message: str, now: float) -> Outcome | None:

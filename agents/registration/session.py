@@ -18,7 +18,7 @@ from agents import limits
 from agents.backoff import Backoff
 from agents.health.schedule import Rng
 from agents.registration.ledger import Ledger, Outcome, Register
-from agents.replicas import Replica, connect
+from agents.replicas import Ended, Replica, both, connect, converse
 from bns.codec import decode_task, encode_task
 from bns.errors import BadRecordError
 from bns.model import Task
@@ -30,10 +30,6 @@ Call = grpc.aio.StreamStreamCall[bns_pb2.RegisterRequest, bns_pb2.RegisterRespon
 
 # Apart from the ledger's, which count from 1.
 _GOODBYE_ID = 1 << 63
-
-
-class _Broken(Exception):  # noqa: N818  not an error of ours: the peer is gone or will not have us
-    """This session is over; the message says why."""
 
 
 class Listener(Protocol):
@@ -60,6 +56,7 @@ class Session:
         self._wake = asyncio.Event()
         self._answered = asyncio.Event()
         self._goodbye: asyncio.Event | None = None
+        self._turn = 0
         self._complained = ""
         self.welcomed = asyncio.Event()
         self.replica: str | None = None  # which one it is registered with now
@@ -71,31 +68,17 @@ class Session:
         self._wake.set()
 
     async def run(self) -> None:
-        """Registers for ever; cancel it to end, or say goodbye()."""
-        turn = 0
-        while True:
-            replica = self._replicas[turn % len(self._replicas)]
-            try:
-                await self._serve(replica)
-                return
-            except _Broken as problem:
-                self._failed(replica, str(problem))
-            except grpc.aio.AioRpcError as error:
-                self._failed(replica, f"{error.code().name}: {(error.details() or '')[:500]}")
-            finally:
-                self.replica = None
-                self._ledger.disconnected()
-            turn += 1
-            await asyncio.sleep(self._backoff.next_s())
+        """Registers for ever, or until the goodbye was heard; cancel it to end."""
+        await converse(self._attempt, self._failed, self._backoff)
 
     async def goodbye(self) -> bool:
         """Deregisters all tasks and ends the session; False when no replica said yes in time."""
-        if self.replica is None:
-            return False
+        # Without a session there is only the hope for one.
+        timeout_s = limits.GOODBYE_TIMEOUT_S if self.replica is not None else limits.GOODBYE_DETACHED_S
         self._goodbye = asyncio.Event()
         self._wake.set()
         try:
-            async with asyncio.timeout(limits.GOODBYE_TIMEOUT_S):
+            async with asyncio.timeout(timeout_s):
                 await self._goodbye.wait()
         except TimeoutError:
             return False
@@ -114,45 +97,40 @@ class Session:
         """Whether BNS holds `name` as wanted, or no longer."""
         return self._ledger.is_settled(name)
 
-    def _failed(self, replica: Replica, problem: str) -> None:
-        self.problem = f"{replica.address}: {problem}"
+    def _failed(self, problem: str) -> None:
+        self.problem = f"{self._replicas[self._turn % len(self._replicas)].address}: {problem}"
+        self._turn += 1
         if self._complained != self.problem:
             self._complained = self.problem
             log.warning("not registered with %s; trying the next replica", self.problem)
 
-    async def _serve(self, replica: Replica) -> None:
-        """One session. Ends by itself only after a goodbye."""
-        if not await connect(replica, limits.CONNECT_TIMEOUT_S):
-            raise _Broken(f"no connection within {limits.CONNECT_TIMEOUT_S:g} s")
+    async def _attempt(self) -> bool:
+        """One session with the replica whose turn it is. True after a goodbye."""
+        replica = self._replicas[self._turn % len(self._replicas)]
+        await connect(replica, limits.CONNECT_TIMEOUT_S)
         call: Call = bns_pb2_grpc.BnsStub(replica.channel).Register()  # type: ignore[call-arg]  # written to, not iterated
         try:
             await call.write(bns_pb2.RegisterRequest(hello=self._hello))
             await self._welcome(call, replica)
-            reader = asyncio.create_task(self._read(call))
-            writer = asyncio.create_task(self._write(call))
-            try:
-                done, _ = await asyncio.wait({reader, writer}, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    task.result()
-            finally:
-                for task in (reader, writer):
-                    task.cancel()
-                await asyncio.gather(reader, writer, return_exceptions=True)
+            await both(self._read(call), self._write(call))
         finally:
             call.cancel()
+            self.replica = None
+            self._ledger.disconnected()
+        return self._goodbye is not None and self._goodbye.is_set()
 
     async def _welcome(self, call: Call, replica: Replica) -> None:
         try:
             async with asyncio.timeout(limits.WELCOME_TIMEOUT_S):
                 response = await call.read()
         except TimeoutError:
-            raise _Broken(f"did not welcome us within {limits.WELCOME_TIMEOUT_S:g} s") from None
+            raise Ended(f"did not welcome us within {limits.WELCOME_TIMEOUT_S:g} s") from None
         if not isinstance(response, bns_pb2.RegisterResponse):
             await _raise_status(call)
-            raise _Broken("ended the stream without a welcome")
+            raise Ended("ended the stream without a welcome")
         if response.WhichOneof("kind") != "welcome":
             # A refusal of the hello itself comes as an acknowledgement with its code.
-            raise _Broken(response.ack.message[:500] or "its first answer is not a welcome")
+            raise Ended(response.ack.message[:500] or "its first answer is not a welcome")
         self.replica, self.problem, self._complained = replica.address, "", ""
         self.sessions += 1
         self._backoff.reset()
@@ -166,13 +144,12 @@ class Session:
             response = await call.read()
             if not isinstance(response, bns_pb2.RegisterResponse):
                 await _raise_status(call)
-                if self._goodbye is not None:
-                    self._goodbye.set()
-                    return
-                raise _Broken("ended the stream")
+                raise Ended("ended the stream")
             if response.WhichOneof("kind") != "ack":
                 continue
             if response.request_id == _GOODBYE_ID and self._goodbye is not None:
+                if response.ack.code:
+                    raise Ended(f"refused our goodbye: {response.ack.message[:500]}")
                 self._goodbye.set()
                 return
             self._acked(response.request_id, response.ack)
@@ -199,12 +176,12 @@ class Session:
             await self._until_due()
 
     async def _until_due(self) -> None:
-        """Until the ledger has something to send. Raises _Broken when the replica owes an answer for too long."""
+        """Until the ledger has something to send. Raises Ended when the replica owes an answer for too long."""
         now = time.monotonic()
         due, oldest = self._ledger.next_due(), self._ledger.oldest_unanswered_s()
         deadline = None if oldest is None else oldest + limits.ACK_TIMEOUT_S
         if deadline is not None and deadline <= now:
-            raise _Broken(f"did not answer within {limits.ACK_TIMEOUT_S:g} s")
+            raise Ended(f"did not answer within {limits.ACK_TIMEOUT_S:g} s")
         first = min((at for at in (due, deadline) if at is not None), default=None)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(None if first is None else max(first - now, 0.0)):
@@ -215,7 +192,7 @@ async def _raise_status(call: Call) -> None:
     """Raises what the peer ended the stream with, unless that was OK."""
     code = await call.code()
     if code is not grpc.StatusCode.OK:
-        raise _Broken(f"{code.name}: {(await call.details() or '')[:500]}")
+        raise Ended(f"{code.name}: {(await call.details() or '')[:500]}")
 
 
 def _decoded(welcome: bns_pb2.RegisterWelcome) -> list[Task]:

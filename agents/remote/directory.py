@@ -4,18 +4,14 @@ Follows bns.v1.Bns.Watch of one replica, the next one when it fails. Holds an ad
 no replica answers, what was known stays.
 """
 
-import asyncio
 import logging
 from collections.abc import Callable, Sequence
-
-import grpc
-import grpc.aio
 
 from agents import limits
 from agents.backoff import Backoff
 from agents.health.schedule import Rng
 from agents.remote.spread import Target
-from agents.replicas import Replica, connect
+from agents.replicas import Replica, connect, converse
 from bns.codec import decode_task
 from bns.errors import BadRecordError
 from bns.names import ROOT
@@ -32,6 +28,7 @@ class Directory:
         self._replicas = list(replicas)
         self._on_change = on_change
         self._backoff = Backoff(rng)
+        self._turn = 0
         self._complained = ""
         self.targets: dict[str, Target] = {}
         self.synced = False
@@ -42,23 +39,19 @@ class Directory:
 
     async def run(self) -> None:
         """Watches for ever; cancel it to end."""
-        turn = 0
-        while True:
-            replica = self._replicas[turn % len(self._replicas)]
-            try:
-                problem = await self._watch(replica)
-            except grpc.aio.AioRpcError as error:
-                problem = f"{error.code().name}: {(error.details() or '')[:300]}"
-            if problem != self._complained:
-                self._complained = problem
-                log.info("watching other datacenters' tasks at %s: %s; trying the next", replica.address, problem)
-            turn += 1
-            await asyncio.sleep(self._backoff.next_s())
+        await converse(self._attempt, self._failed, self._backoff)
 
-    async def _watch(self, replica: Replica) -> str:
-        """Until the stream ends; why it did."""
-        if not await connect(replica, limits.CONNECT_TIMEOUT_S):
-            return f"no connection within {limits.CONNECT_TIMEOUT_S:g} s"
+    def _failed(self, problem: str) -> None:
+        address = self._replicas[self._turn % len(self._replicas)].address
+        self._turn += 1
+        if problem != self._complained:
+            self._complained = problem
+            log.info("watching other datacenters' tasks at %s: %s; trying the next", address, problem)
+
+    async def _attempt(self) -> bool:
+        """One watch, until it ends."""
+        replica = self._replicas[self._turn % len(self._replicas)]
+        await connect(replica, limits.CONNECT_TIMEOUT_S)
         call = bns_pb2_grpc.BnsStub(replica.channel).Watch(bns_pb2.WatchRequest(prefix=ROOT))
         try:
             async for response in call:
@@ -67,7 +60,7 @@ class Directory:
                 self._apply(response)
         finally:
             call.cancel()
-        return "the watch ended"
+        return False
 
     def _apply(self, response: bns_pb2.WatchResponse) -> None:
         changed = response.snapshot

@@ -59,7 +59,7 @@ class ControlRecorder(bns_pb2_grpc.BnsServicer, report_pb2_grpc.ReportsServicer)
             await self._server.stop(None)
             self._server = None
 
-    async def Register(self, request_iterator, context):
+    async def Register(self, request_iterator, context):  # noqa: N802  gRPC's name
         hello = (await anext(request_iterator)).hello
         self.hellos.append(hello)
         if not self.welcomes:
@@ -98,7 +98,7 @@ class ControlRecorder(bns_pb2_grpc.BnsServicer, report_pb2_grpc.ReportsServicer)
                     del self.shared.records[name]
         return bns_pb2.RegisterAck(code=0, revision=1)
 
-    async def Watch(self, request, context) -> AsyncIterator[bns_pb2.WatchResponse]:
+    async def Watch(self, request, context) -> AsyncIterator[bns_pb2.WatchResponse]:  # noqa: N802  gRPC's name
         known: dict[str, bytes] = {}
         snapshot = True
         while True:
@@ -111,7 +111,7 @@ class ControlRecorder(bns_pb2_grpc.BnsServicer, report_pb2_grpc.ReportsServicer)
             known, snapshot = now, False
             await asyncio.sleep(0.02)
 
-    async def ReportLoad(self, request_iterator, context):
+    async def ReportLoad(self, request_iterator, context):  # noqa: N802  gRPC's name
         async for report in request_iterator:
             self.reports.append(Arrived(report, time.monotonic()))
             accepted = report.seq > self.seen_seq
