@@ -33,7 +33,9 @@ def _addresses(_: click.Context, __: click.Parameter, text: str) -> tuple[str, .
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
-@click.option("--etcd", callback=_addresses, default="127.0.0.1:2379", metavar="A,B", help="Members of the etcd cluster.")
+@click.option(
+    "--etcd", callback=_addresses, default="127.0.0.1:2379", metavar="A,B", help="Members of the etcd cluster."
+)
 @click.option("--listen", default="127.0.0.1:4070", metavar="HOST:PORT", help="gRPC address; port 0: any.")
 @click.option("--http", default="127.0.0.1:4071", metavar="HOST:PORT", help="Debug pages; port 0: any.")
 @click.option("--replica", default=None, metavar="NAME", help="Unique name of this replica.  [default: host and pid]")
@@ -56,7 +58,9 @@ def _addresses(_: click.Context, __: click.Parameter, text: str) -> tuple[str, .
 @click.option("--etcd-ca", type=click.Path(path_type=Path), default=None, metavar="FILE", help="Speak TLS to etcd.")
 @click.option("--etcd-cert", type=click.Path(path_type=Path), default=None, metavar="FILE", help="Our certificate.")
 @click.option("--etcd-key", type=click.Path(path_type=Path), default=None, metavar="FILE", help="Its private key.")
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", help="On stderr.")
+@click.option(
+    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", help="On stderr."
+)
 @tls_options
 def command(  # noqa: PLR0913 - one parameter a flag
     *,

@@ -54,7 +54,7 @@ class Planner:
         self._touched: set[str] = set()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="planner")
         self._planned_rps: dict[str, float] = {}
-        self._demand: Mapping[str, Mapping[str, float]] = {}
+        self.demand: Mapping[str, Mapping[str, float]] = {}  # smoothed, rps by service and locality
         self._complained = ""
         self.inputs = Inputs(sources.world.catalog)
         self.state = BalancerState()
@@ -138,7 +138,7 @@ class Planner:
         return Inputs(
             catalog=world.catalog,
             tasks={name: world.states_of(name, now_s, fresh=fresh) for name in services},
-            demand=self._demand,
+            demand=self.demand,
             rtt_ms=self._sources.board.rtt.snapshot(),
             previous={
                 name: published.plan
@@ -153,7 +153,7 @@ class Planner:
         self._refresh_demand()
         jumped = [
             name
-            for name, rps in _totals(self._demand).items()
+            for name, rps in _totals(self.demand).items()
             if rps > self._planned_rps.get(name, 0.0) * (1 + JUMP_FRACTION) + JUMP_RPS
         ]
         if jumped:
@@ -161,7 +161,7 @@ class Planner:
 
     def _refresh_demand(self) -> None:
         sources = {name: service.source for name, service in self._sources.world.catalog.services.items()}
-        self._demand = self._sources.demand.demand(sources, now_s=time.monotonic())
+        self.demand = self._sources.demand.demand(sources, now_s=time.monotonic())
 
     async def _publish(self, leadership: Leadership) -> None:
         mirror = self._sources.mirror

@@ -84,13 +84,18 @@ class Replica(Intake):
         self.bns = BnsServicer(self.store, self.registry, self.world.health_of, ready=lambda: self.warm)
         self.janitor = Janitor(self.etcd, self.mirror, self.registry, self.elector)
         self.store.subscribe(self._on_bns)
-        self.warm = False
+        self.warmed = asyncio.Event()
         self.why_cold = "it has just started"
         self.strange_rows = 0  # of demand for services or from localities that nobody knows
         self._told: dict[str, Service] = {}
         self._mirrored_s: float | None = None
         self._flushing = False
         self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def warm(self) -> bool:
+        """Whether this replica answers readers; once it does, for ever."""
+        return self.warmed.is_set()
 
     async def run(self) -> None:
         """Until cancelled; then leadership is given up and every stream ended."""
@@ -227,9 +232,9 @@ class Replica(Intake):
             self._look_at_drains()
             self.world.look_at_held()
             self._note()
-            if not self.warm:
+            if not self.warmed.is_set():
                 self._warm_up(now_s)
-                if not self.warm and now_s - complained_s >= COMPLAIN_S:
+                if self.why_cold and now_s - complained_s >= COMPLAIN_S:
                     complained_s = now_s
                     log.warning("not serving yet: %s", self.why_cold)
             elif now_s - demand_s >= DEMAND_LOOK_S:
@@ -255,7 +260,7 @@ class Replica(Intake):
             self.why_cold = f"{len(missing)} agents have not reported yet, such as {'/'.join(missing[0])}"
             return
         self._flush()
-        self.warm = True
+        self.warmed.set()
         self.why_cold = ""
         log.info(
             "warm: %d services, %d tasks, %d agents",

@@ -6,7 +6,8 @@ import logging
 import signal
 
 import grpc.aio
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health_aio  # type: ignore[attr-defined]  # the stubs lack it
 
 from bns.transport import add_port, server_options
 from gslb.control.admin.servicer import AdminServicer
@@ -22,7 +23,6 @@ from gslb.v1 import admin_pb2_grpc, report_pb2_grpc
 log = logging.getLogger(__name__)
 
 GRACE_S = 0.5
-HEALTH_LOOK_S = 0.2
 
 
 async def serve(settings: Settings, stop: asyncio.Event | None = None) -> None:
@@ -36,7 +36,7 @@ async def serve(settings: Settings, stop: asyncio.Event | None = None) -> None:
     DiscoveryServicer(replica.hub).register(server)
     admin_pb2_grpc.add_AdminServicer_to_server(AdminServicer(replica), server)
     replica.bns.add_to(server)
-    checks = health.aio.HealthServicer()
+    checks = health_aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     ops = OpsServer(
         f"gslb serve {settings.replica}",
@@ -70,9 +70,8 @@ def _on_signals(stop: asyncio.Event) -> None:
             loop.add_signal_handler(number, stop.set)
 
 
-async def _tell_health(checks: health.aio.HealthServicer, replica: Replica) -> None:
+async def _tell_health(checks: health_aio.HealthServicer, replica: Replica) -> None:
     """grpc.health.v1: SERVING once the replica is warm, and ever after."""
     await checks.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
-    while not replica.warm:
-        await asyncio.sleep(HEALTH_LOOK_S)
+    await replica.warmed.wait()
     await checks.set("", health_pb2.HealthCheckResponse.SERVING)

@@ -1,5 +1,7 @@
 """One list and one watch of /gslb/ a replica: config, plans, leaders and the incarnation, at one revision."""
 
+import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -40,6 +42,8 @@ class GslbMirror:
         self.plans = PlanFolder()
         self.leaders = LeaderFolder()
         self.incarnation = 0
+        self.highest_incarnation = 0
+        self._advanced = asyncio.Event()
         self.revision = 0
         self.synced = False
 
@@ -50,6 +54,15 @@ class GslbMirror:
     async def run(self) -> None:
         """Until cancelled."""
         await self._etcd.mirror(keys.ROOT, self._on_snapshot, self._on_batch)
+
+    async def reached(self, revision: int, timeout_s: float) -> bool:
+        """Waits until the mirror is at `revision`; False when that took too long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self.revision < revision:
+                    self._advanced.clear()
+                    await self._advanced.wait()
+        return self.revision >= revision
 
     def _on_snapshot(self, kvs: Sequence[KeyValue], revision: int) -> None:
         config = [kv for kv in kvs if kv.key.startswith(keys.CONFIG)]
@@ -62,6 +75,7 @@ class GslbMirror:
                 self._set_incarnation(kv)
         self.revision = revision
         self.synced = True
+        self._advanced.set()
         self._on_changes(Changes(config=True, plans=frozenset(plans), leader=True, incarnation=True))
 
     def _on_batch(self, batch: Batch) -> None:
@@ -84,6 +98,7 @@ class GslbMirror:
         self.revision = batch.revision
         if config:
             self._config.seal()
+        self._advanced.set()
         self._on_changes(Changes(config, frozenset(plans), leader, incarnation))
 
     def _fold_plan(self, kv: KeyValue, *, deleted: bool) -> set[str]:
@@ -105,3 +120,4 @@ class GslbMirror:
                 text.decode(),
             )
         self.incarnation = int(text)
+        self.highest_incarnation = max(self.incarnation, self.highest_incarnation)

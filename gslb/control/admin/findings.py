@@ -1,0 +1,212 @@
+"""What `gslb check` prints: everything that an operator should know about, worst first, each line with what to do."""
+
+import asyncio
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from itertools import islice
+from typing import TYPE_CHECKING, TypeVar
+
+from bns.etcd.advice import Level, quota_alarm, version_warning
+from bns.etcd.errors import EtcdError
+from bns.etcd.v3 import rpc_pb2
+from bns.model import HealthStatus
+from gslb.balancer.state import ServiceDecision
+from gslb.control import keys
+from gslb.model import limits
+from gslb.model.validate import validate
+from gslb.v1 import admin_pb2
+
+if TYPE_CHECKING:
+    from gslb.control.replica import Replica
+
+OK, WARNING, ERROR = admin_pb2.SEVERITY_OK, admin_pb2.SEVERITY_WARNING, admin_pb2.SEVERITY_ERROR
+Findings = Iterator[admin_pb2.Finding]
+K = TypeVar("K")
+V = TypeVar("V")
+
+# Of one sort of trouble at most so many lines.
+LINES_MAX = 50
+EXPIRES_SOON_S = 1800.0
+ETCD_TIMEOUT_S = 2.0
+ETCD_SILENT_S = 5.0
+
+
+def _finding(severity: admin_pb2.Severity.ValueType, subject: str, message: str) -> admin_pb2.Finding:
+    return admin_pb2.Finding(severity=severity, subject=subject, message=message)
+
+
+async def findings_of(replica: "Replica") -> list[admin_pb2.Finding]:
+    """All findings, the worst first."""
+    found = [*await _etcd(replica), *_replica(replica), *_records(replica), *_agents(replica), *_services(replica)]
+    found += [*_drains(replica), *_clocks(replica)]
+    return sorted(found, key=lambda one: -one.severity)
+
+
+async def _etcd(replica: "Replica") -> list[admin_pb2.Finding]:
+    try:
+        async with asyncio.timeout(ETCD_TIMEOUT_S):
+            statuses, alarms = await asyncio.gather(replica.etcd.statuses(), replica.etcd.alarms())
+    except (EtcdError, TimeoutError) as error:
+        silent_s = replica.etcd.silent_s()
+        since = "it has never answered" if silent_s is None else f"it last answered {silent_s:.0f} s ago"
+        message = f"etcd does not answer ({str(error) or 'timeout'}); {since}; what was read from it is served on"
+        return [_finding(ERROR, "etcd", message)]
+    found = [
+        _finding(ERROR, "etcd", f"etcd has raised alarm {_alarm_name(alarm.alarm)}: see `etcdctl alarm list`")
+        for alarm in alarms
+    ]
+    for endpoint, status in statuses.items():
+        found += _member(endpoint, status)
+    return found
+
+
+def _member(endpoint: str, status: rpc_pb2.StatusResponse | EtcdError) -> Findings:
+    subject = f"etcd {endpoint}"
+    if isinstance(status, EtcdError):
+        yield _finding(ERROR, subject, f"this member does not answer: {status}")
+        return
+    warning = version_warning(status.version)
+    if warning:
+        yield _finding(WARNING, subject, warning)
+    quota = quota_alarm(status.dbSize)
+    if quota:
+        yield _finding(ERROR if quota[0] is Level.CRITICAL else WARNING, subject, quota[1])
+    if not warning and not quota:
+        yield _finding(OK, subject, f"version {status.version}, {status.dbSize / 2**20:.0f} MiB")
+
+
+def _alarm_name(number: int) -> str:
+    return {1: "NOSPACE", 2: "CORRUPT"}.get(number, str(number))
+
+
+def _replica(replica: "Replica") -> Findings:
+    subject = f"replica {replica.settings.replica}"
+    if replica.warm:
+        role = "leads" if replica.elector.leadership else "follows"
+        yield _finding(
+            OK, subject, f"{role}; {replica.planner.steps} rounds, the last took {replica.planner.step_s:.3f} s"
+        )
+    else:
+        yield _finding(WARNING, subject, f"it answers no readers yet: {replica.why_cold}")
+    leader = replica.mirror.leaders.leader
+    if leader is None:
+        yield _finding(ERROR, "leader", "no replica leads: plans stay as they are until one does")
+    else:
+        yield _finding(
+            OK, "leader", f"{leader.replica or '?'} at {leader.address or '?'}, epoch {leader.create_revision}"
+        )
+    if replica.strange_rows:
+        message = f"{replica.strange_rows} rows of demand were for services or from localities that are not configured"
+        yield _finding(WARNING, "demand", f"{message}: compare the clients' localities with `gslb get datacenter`")
+    for service, reason in _some(replica.planner.refused):
+        yield _finding(ERROR, f"service {service}", f"its plan is not published: {reason}")
+    for alarm in islice(replica.planner.decision.alarms, LINES_MAX):
+        yield _finding(ERROR, "plans", alarm)
+
+
+def _records(replica: "Replica") -> Findings:
+    config = replica.mirror.config
+    what = "quarantined, and the last good value is used if there was one"
+    for key, reason in _some(config.quarantined):
+        yield _finding(ERROR, keys.shown(key), f"{what}: {reason}; apply it again or delete it")
+    for key, reason in _some(replica.mirror.plans.quarantined):
+        yield _finding(ERROR, keys.shown(key), f"{what}: {reason}; the leader writes the next one")
+    for name, reason in _some(replica.store.view.quarantined):
+        yield _finding(ERROR, name, f"{what}: {reason}; register it again or delete it")
+    for key in islice(sorted(config.vanished), LINES_MAX):
+        yield _finding(
+            ERROR,
+            keys.shown(key),
+            "it vanished from etcd without being deleted and is served as it was: apply it again",
+        )
+    for problem in islice(validate(config.catalog), LINES_MAX):
+        yield _finding(ERROR, problem.subject, problem.message)
+
+
+def _agents(replica: "Replica") -> Findings:
+    now_s = time.monotonic()
+    view = replica.store.view
+    silent = sorted(replica.stale_agents())
+    for datacenter, agent in silent[:LINES_MAX]:
+        columns = replica.board.loads.columns_of((datacenter, agent))
+        heard = (
+            "it has not reported to this replica"
+            if columns is None
+            else (f"its last report is {now_s - columns.received_s:.0f} s old")
+        )
+        lease = "its liveness lease holds" if view.is_live(datacenter, agent) else "its liveness lease is gone"
+        tasks = len(view.tasks.owned_by(datacenter, agent))
+        message = f"{heard}, {lease}; its {tasks} tasks are served with their last known health: look after the agent"
+        yield _finding(WARNING, f"agent {datacenter}/{agent}", message)
+    if not silent:
+        yield _finding(OK, "agents", f"{len(view.tasks.owners)} agents report, {len(view.tasks)} tasks are registered")
+
+
+def _services(replica: "Replica") -> Findings:
+    world, now_s = replica.world, time.monotonic()
+    for name, reason in _some(world.held()):
+        yield _finding(ERROR, f"service {name}", f"endpoints that vanished from BNS are still served: {reason}")
+    for name, tasks in _some(world.unported()):
+        port = world.catalog.services[name].port_name
+        yield _finding(
+            ERROR,
+            f"service {name}",
+            f"{len(tasks)} tasks have no port named {port!r} and get nothing, such as {tasks[0]}",
+        )
+    silent = 0
+    for name, decision in islice(replica.planner.decision.services.items(), limits.SERVICES_MAX):
+        states = world.states_of(name, now_s, fresh=False)
+        unknown = sum(1 for state in states if state.health is HealthStatus.UNKNOWN)
+        lines = list(_service(name, decision, len(states), unknown))
+        silent += not lines
+        yield from lines
+    if replica.planner.decision.services:
+        yield _finding(OK, "services", f"{silent} of {len(replica.planner.decision.services)} have nothing to tell")
+
+
+def _service(name: str, decision: ServiceDecision, tasks: int, unknown: int) -> Findings:
+    subject = f"service {name}"
+    if not tasks:
+        yield _finding(WARNING, subject, "no task is registered for any of its backends: it cannot serve")
+        return
+    if unknown:
+        yield _finding(
+            WARNING, subject, f"the health of {unknown} of {tasks} tasks is not known: does their agent run?"
+        )
+    if decision.overload > 1.0 + 1e-6:
+        message = f"demand is {decision.overload:.0%} of the capacity that is left: add tasks or lift a drain"
+        yield _finding(ERROR, subject, message)
+    for note in decision.notes[:LINES_MAX]:
+        yield _finding(WARNING, subject, note)
+    if decision.held:
+        yield _finding(ERROR, subject, f"its plan is held: {decision.held}")
+
+
+def _drains(replica: "Replica") -> Findings:
+    now = datetime.now(UTC)
+    for drain in islice(replica.world.catalog.drains.values(), LINES_MAX):
+        left_s = (drain.expires_at - now).total_seconds()
+        if left_s <= 0:
+            continue
+        subject = f"drain {drain.name}"
+        if left_s < EXPIRES_SOON_S:
+            yield _finding(
+                WARNING, subject, f"expires in {left_s / 60:.0f} min, and traffic returns: drain again or undrain"
+            )
+        if drain.overridden:
+            yield _finding(WARNING, subject, f"overrides the capacity rule: {drain.reason} ({drain.author})")
+
+
+def _clocks(replica: "Replica") -> Findings:
+    for candidate in replica.mirror.leaders.candidates.values():
+        skew_s = candidate.skew_s
+        if skew_s is not None and abs(skew_s) > limits.CLOCK_SKEW_MAX_S:
+            message = (
+                f"its clock differed by {skew_s:+.1f} s from ours when it started: drains would end at other times"
+            )
+            yield _finding(WARNING, f"replica {candidate.replica}", f"{message}; look after NTP")
+
+
+def _some(trouble: Mapping[K, V]) -> Iterable[tuple[K, V]]:
+    return islice(trouble.items(), LINES_MAX)
