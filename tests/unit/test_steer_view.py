@@ -134,6 +134,16 @@ def test_a_contingency_says_where_the_load_of_a_lost_datacenter_goes() -> None:
     assert live_shares(view(plan, us="U", eu="H", asia="U"), "us") == {"eu": 1.0}
 
 
+def test_heirs_of_a_contingency_that_are_lost_too_leave_their_part_to_the_other_heirs() -> None:
+    plan = Plan(
+        "backend",
+        Stamp(1, 1, 1),
+        shares={"us": {"us": 0.4, "eu": 0.4, "sa": 0.2}},
+        contingencies={"us": {"us": {"eu": 0.25, "sa": 0.25, "asia": 0.5}}},
+    )
+    assert live_shares(view(plan, us="U", eu="H", sa="H", asia="U"), "us") == pytest.approx({"eu": 0.6, "sa": 0.4})
+
+
 def test_order_of_datacenters_is_by_share_then_distance_then_name() -> None:
     assert datacenter_order(view(us="H", eu="H", asia="H"), "us", CATALOG) == ("us", "eu", "asia")
     assert datacenter_order(view(None, us="H", eu="H", asia="H"), "japan", CATALOG) == ("asia", "eu", "us")
