@@ -15,7 +15,7 @@ from gslb.rpc.policy.failure import Failure, classify, may_repeat
 class Attempts(Generic[L]):
     """Counts the call once as demand, then hands out tasks until one answers, time is up or nothing may be repeated."""
 
-    __slots__ = ("_core", "_idempotent", "_started_s", "_tried", "deadline_s", "metadata")
+    __slots__ = ("_core", "_idempotent", "_open", "_started_s", "_tried", "deadline_s", "metadata")
 
     def __init__(
         self,
@@ -30,6 +30,7 @@ class Attempts(Generic[L]):
         self._core = core
         self._idempotent = settings.idempotent(method)
         self._tried: list[L] = []
+        self._open = False  # an attempt is under way
         self._started_s = time.monotonic()
         core.count(criticality)
 
@@ -38,6 +39,7 @@ class Attempts(Generic[L]):
         link = self._core.begin(self._tried)
         if link is not None:
             self._tried.append(link)
+            self._open = True
             self._started_s = time.monotonic()
         return link
 
@@ -54,11 +56,17 @@ class Attempts(Generic[L]):
 
     def succeeded(self) -> None:
         """The last task answered with OK."""
-        self._core.finish(self._tried[-1], None)
+        self._finish(None)
 
     def abandoned(self) -> None:
-        """The caller gave up: says nothing about the task."""
-        self._core.finish(self._tried[-1], None, cancelled=True)
+        """The caller gave up, or never got as far as sending: says nothing about the task."""
+        self._finish(None, cancelled=True)
+
+    def _finish(self, failure: Failure | None, *, cancelled: bool = False) -> None:
+        # Once for each attempt, whoever notices first that it is over.
+        if self._open:
+            self._open = False
+            self._core.finish(self._tried[-1], failure, cancelled=cancelled)
 
     def failed(self, code: grpc.StatusCode, details: str, *, repeatable: bool = True) -> L | None:
         """The last task's attempt ended so; the next task to ask, None: the failure stands.
@@ -71,7 +79,7 @@ class Attempts(Generic[L]):
             return None
         now_s = time.monotonic()
         failure = classify(code.name, details, link.target, now_s - self._started_s)
-        self._core.finish(link, failure)
+        self._finish(failure)
         if not repeatable or not self._again(failure, now_s):
             if failure is not Failure.ANSWERED:
                 self._core.counts.failures += 1

@@ -286,20 +286,21 @@ class ServiceCore(Generic[L]):
         """How the control connection fares, in one line."""
         return self._feed.describe()
 
-    def close(self) -> None:
-        """Ends all calls and connections."""
+    def close(self, *, shut: bool = True) -> list[L]:
+        """No further calls; ends those under way and all connections if `shut`. The links that there were."""
         with self._lock:
             if self.closed:
-                return
+                return []
             self.closed = True
             self.table = None
             links = [*self._links.values(), *self._leaving]
-            self._links, self._leaving = {}, set()
             waiting, self._waiting = self._waiting, []
             self._ready.notify_all()
         self._feed.detach(self)
         for link in links:
             link.leaving = True
-            link.shut()
+            if shut:
+                link.shut()
         for callback in waiting:
             callback()
+        return links

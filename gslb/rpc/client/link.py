@@ -4,6 +4,8 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import grpc
+
 from gslb.rpc.policy.member import Member
 
 # gRPC's own health service: any answer at all shows that the task is there, so it need not know the method.
@@ -23,3 +25,8 @@ class Link(Member):
     @abstractmethod
     def shut(self) -> None:
         """Closes the connection; calls on it end. From any thread, any number of times."""
+
+
+def answered(code: grpc.StatusCode) -> bool:
+    """Whether a probe that ended so reached the task: a status that it sent itself, whichever."""
+    return code not in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}

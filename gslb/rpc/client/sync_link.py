@@ -9,7 +9,7 @@ from typing import Protocol, cast
 import grpc
 from typing_extensions import override
 
-from gslb.rpc.client.link import PROBE_METHOD, Link, ProbeDone
+from gslb.rpc.client.link import PROBE_METHOD, Link, ProbeDone, answered
 from gslb.rpc.client.methods import Method
 from gslb.rpc.context import Metadata
 
@@ -94,9 +94,5 @@ class SyncLink(Link):
 
 
 def _outcome(call: InnerCall, started_s: float) -> tuple[bool, float]:
-    answered = call.code() not in {
-        grpc.StatusCode.UNAVAILABLE,
-        grpc.StatusCode.DEADLINE_EXCEEDED,
-        grpc.StatusCode.CANCELLED,
-    }
-    return answered, 0.0 if not answered else (time.monotonic() - started_s) * 1000.0
+    ok = answered(call.code())
+    return ok, (time.monotonic() - started_s) * 1000.0 if ok else 0.0

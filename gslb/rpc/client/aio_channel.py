@@ -1,0 +1,245 @@
+"""`grpc.aio.Channel` over all tasks of a service: generated stubs take it unchanged."""
+
+import asyncio
+from collections.abc import Iterable
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import grpc
+import grpc.aio
+from typing_extensions import override
+
+from gslb.rpc.client.aio_calls import (
+    RoutedStreamStreamCall,
+    RoutedStreamUnaryCall,
+    RoutedUnaryStreamCall,
+    RoutedUnaryUnaryCall,
+    Start,
+    wake,
+)
+from gslb.rpc.client.aio_link import AioLink, Dial, InnerCall, link_factory
+from gslb.rpc.client.aio_replay import AioReplay, Requests
+from gslb.rpc.client.attempts import Attempts
+from gslb.rpc.client.core import Feed, ServiceCore, Settings
+from gslb.rpc.client.explain import explain
+from gslb.rpc.client.methods import Deserializer, Method, Methods, Serializer
+from gslb.rpc.context import Metadatum
+
+if TYPE_CHECKING:  # generic in the stubs, not in every version at run time
+    UnaryUnary = grpc.aio.UnaryUnaryMultiCallable[object, object]
+    UnaryStream = grpc.aio.UnaryStreamMultiCallable[object, object]
+    StreamUnary = grpc.aio.StreamUnaryMultiCallable[object, object]
+    StreamStream = grpc.aio.StreamStreamMultiCallable[object, object]
+else:
+    UnaryUnary, UnaryStream = grpc.aio.UnaryUnaryMultiCallable, grpc.aio.UnaryStreamMultiCallable
+    StreamUnary, StreamStream = grpc.aio.StreamUnaryMultiCallable, grpc.aio.StreamStreamMultiCallable
+
+# How often a change of state that nobody announces is looked for.
+_STATE_PERIOD_S = 0.2
+
+
+class _Routed:
+    """What the four multi-callables share."""
+
+    def __init__(self, core: ServiceCore[AioLink], method: Method) -> None:
+        self._core = core
+        self._method = method
+
+    def _begin(
+        self,
+        request: object,
+        timeout: float | None,
+        metadata: Iterable[Metadatum] | None,
+        options: dict[str, object],
+        replay: AioReplay | None = None,
+    ) -> tuple[Attempts[AioLink], Start]:
+        if self._core.closed:
+            raise grpc.aio.UsageError("Channel is closed.")
+        attempts = Attempts(self._core, self._method.name, timeout, metadata)
+        method, sent = self._method, attempts.metadata
+
+        def start(link: AioLink, timeout_s: float | None) -> InnerCall:
+            given = request if replay is None else replay.attempt()
+            return link.method(method)(given, timeout=timeout_s, metadata=sent, **options)
+
+        return attempts, start
+
+
+def _options(
+    credentials: grpc.CallCredentials | None, wait_for_ready: bool | None, compression: grpc.Compression | None
+) -> dict[str, object]:
+    # Waiting until one task is ready would keep the call from going to another: it is for us to wait.
+    del wait_for_ready
+    return {"credentials": credentials, "compression": compression}
+
+
+class _UnaryUnary(_Routed, UnaryUnary):
+    @override
+    def __call__(
+        self,
+        request: object,
+        timeout: float | None = None,
+        metadata: Iterable[Metadatum] | None = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> RoutedUnaryUnaryCall:
+        options = _options(credentials, wait_for_ready, compression)
+        return RoutedUnaryUnaryCall(self._core, *self._begin(request, timeout, metadata, options))
+
+
+class _UnaryStream(_Routed, UnaryStream):
+    @override
+    def __call__(
+        self,
+        request: object,
+        timeout: float | None = None,
+        metadata: Iterable[Metadatum] | None = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> RoutedUnaryStreamCall:
+        options = _options(credentials, wait_for_ready, compression)
+        return RoutedUnaryStreamCall(self._core, *self._begin(request, timeout, metadata, options))
+
+
+class _StreamUnary(_Routed, StreamUnary):
+    @override
+    def __call__(
+        self,
+        request_iterator: Requests | None = None,
+        timeout: float | None = None,
+        metadata: Iterable[Metadatum] | None = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> RoutedStreamUnaryCall:
+        replay = AioReplay(request_iterator)
+        options = _options(credentials, wait_for_ready, compression)
+        return RoutedStreamUnaryCall(self._core, *self._begin(None, timeout, metadata, options, replay), replay)
+
+
+class _StreamStream(_Routed, StreamStream):
+    @override
+    def __call__(
+        self,
+        request_iterator: Requests | None = None,
+        timeout: float | None = None,
+        metadata: Iterable[Metadatum] | None = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> RoutedStreamStreamCall:
+        replay = AioReplay(request_iterator)
+        options = _options(credentials, wait_for_ready, compression)
+        return RoutedStreamStreamCall(self._core, *self._begin(None, timeout, metadata, options, replay), replay)
+
+
+class AioServiceChannel(grpc.aio.Channel):
+    """Make it with `gslb.rpc.aio_channel`, in the loop that uses it. Close it when done."""
+
+    def __init__(self, settings: Settings, feed: Feed, dial: Dial) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._core: ServiceCore[AioLink] = ServiceCore(settings, feed, link_factory(dial, self._loop))
+        self._methods = Methods()
+
+    @property
+    def core(self) -> ServiceCore[AioLink]:
+        """Picks and counts, for tests, benchmarks and status pages."""
+        return self._core
+
+    def pick(self) -> AioLink | None:
+        """The task that a call would go to now; None: there is nobody. Sends and counts nothing."""
+        return self._core.pick()
+
+    def explain(self) -> dict[str, object]:
+        """Where calls go and why: shares, tasks with their state, counts."""
+        return explain(self._core)
+
+    @override
+    def unary_unary(
+        self,
+        method: str,
+        request_serializer: Serializer | None = None,
+        response_deserializer: Deserializer | None = None,
+        _registered_method: bool = False,
+    ) -> UnaryUnary:
+        found = self._methods.get("unary_unary", method, request_serializer, response_deserializer, _registered_method)
+        return _UnaryUnary(self._core, found)
+
+    @override
+    def unary_stream(
+        self,
+        method: str,
+        request_serializer: Serializer | None = None,
+        response_deserializer: Deserializer | None = None,
+        _registered_method: bool = False,
+    ) -> UnaryStream:
+        found = self._methods.get("unary_stream", method, request_serializer, response_deserializer, _registered_method)
+        return _UnaryStream(self._core, found)
+
+    @override
+    def stream_unary(
+        self,
+        method: str,
+        request_serializer: Serializer | None = None,
+        response_deserializer: Deserializer | None = None,
+        _registered_method: bool = False,
+    ) -> StreamUnary:
+        found = self._methods.get("stream_unary", method, request_serializer, response_deserializer, _registered_method)
+        return _StreamUnary(self._core, found)
+
+    @override
+    def stream_stream(
+        self,
+        method: str,
+        request_serializer: Serializer | None = None,
+        response_deserializer: Deserializer | None = None,
+        _registered_method: bool = False,
+    ) -> StreamStream:
+        found = self._methods.get(
+            "stream_stream", method, request_serializer, response_deserializer, _registered_method
+        )
+        return _StreamStream(self._core, found)
+
+    @override
+    def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
+        """IDLE before the first plan, then READY: single connections come and go behind this channel."""
+        if self._core.closed:
+            return grpc.ChannelConnectivity.SHUTDOWN
+        return grpc.ChannelConnectivity.IDLE if self._core.table is None else grpc.ChannelConnectivity.READY
+
+    @override
+    async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
+        while self.get_state() is last_observed_state:  # noqa: ASYNC110  # set from other threads
+            await asyncio.sleep(_STATE_PERIOD_S)
+
+    @override
+    async def channel_ready(self) -> None:
+        ready = asyncio.Event()
+        self._core.on_ready(lambda: wake(self._loop, ready))
+        await ready.wait()
+        if self._core.closed:
+            raise grpc.aio.UsageError("Channel is closed.")
+
+    @override
+    async def close(self, grace: float | None = None) -> None:
+        """Closes all connections; calls in flight get `grace` seconds to end, without it they are cancelled."""
+        links = self._core.close(shut=False)
+        if grace:
+            deadline_s = self._loop.time() + grace
+            while any(link.in_flight for link in links) and self._loop.time() < deadline_s:  # noqa: ASYNC110
+                await asyncio.sleep(min(0.05, grace))
+        for link in links:
+            link.shut()
+        await asyncio.gather(*(link.closing for link in links if link.closing is not None))
+
+    @override
+    async def __aenter__(self) -> Self:
+        return self
+
+    @override
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
+    ) -> None:
+        await self.close()
