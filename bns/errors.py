@@ -1,6 +1,9 @@
 """The family of BNS errors: each message says what was wrong, with which value, and what to do."""
 
-import grpc
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import grpc
 
 
 class BnsError(Exception):
@@ -39,7 +42,7 @@ class NotFoundError(BnsError):
     """BNS answered, and does not hold the name."""
 
 
-def code_number(code: grpc.StatusCode) -> int:
+def code_number(code: "grpc.StatusCode") -> int:
     """The number that a status code has on the wire."""
     number: int = code.value[0]
     return number

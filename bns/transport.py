@@ -9,15 +9,33 @@ import ipaddress
 import os
 import re
 import socket
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import grpc
 import grpc.aio
 
 from bns.errors import AddressError, ListenError, TlsError
+from bns.tls import Tls, tls_options
+
+__all__ = [
+    "Options",
+    "Tls",
+    "add_port",
+    "aio_channel",
+    "channel_credentials",
+    "channel_options",
+    "is_loopback",
+    "join_address",
+    "parse_addresses",
+    "principal_of",
+    "server_credentials",
+    "server_options",
+    "split_address",
+    "sync_channel",
+    "tls_options",
+]
 
 Options = list[tuple[str, int | str]]
 
@@ -34,28 +52,6 @@ ANONYMOUS = "anonymous"
 UNIX_PATH_MAX_BYTES = 107  # sockaddr_un.sun_path less its final zero byte
 
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
-_Decorated = TypeVar("_Decorated", bound=Callable[..., object])
-
-
-@dataclass(frozen=True, slots=True)
-class Tls:
-    """Files in PEM. A server needs `cert` and `key`, and with `ca` it demands client certificates of that authority.
-
-    A client trusts `ca` (none: the system's roots) and shows `cert` and `key` when it has them.
-    """
-
-    cert: Path | None = None
-    key: Path | None = None
-    ca: Path | None = None
-
-    def __post_init__(self) -> None:
-        if (self.cert is None) != (self.key is None):
-            raise TlsError("a certificate and its key go together: give both --tls-cert and --tls-key, or neither")
-
-    @property
-    def mutual(self) -> bool:
-        """Whether a server with these files knows who its clients are."""
-        return self.cert is not None and self.ca is not None
 
 
 class PortServer(Protocol):
@@ -265,30 +261,3 @@ def principal_of(context: PeerContext) -> str:
             if text:
                 return text[:PRINCIPAL_MAX_CHARS]
     return ANONYMOUS
-
-
-def tls_options(command: _Decorated) -> _Decorated:
-    """Adds --tls-cert, --tls-key and --tls-ca to a click command, which gets them as `tls: Tls | None`."""
-    import functools
-
-    import click
-
-    @functools.wraps(command)
-    def with_tls(
-        *args: object, tls_cert: Path | None, tls_key: Path | None, tls_ca: Path | None, **kwargs: object
-    ) -> object:
-        given = tls_cert or tls_key or tls_ca
-        try:
-            tls = Tls(cert=tls_cert, key=tls_key, ca=tls_ca) if given else None
-        except TlsError as error:
-            raise click.UsageError(str(error)) from error
-        return command(*args, tls=tls, **kwargs)
-
-    wrapped: Callable[..., object] = with_tls
-    for flag, text in (
-        ("--tls-ca", "Certificate authority of the peers, PEM."),
-        ("--tls-key", "Private key of --tls-cert, PEM."),
-        ("--tls-cert", "Certificate of this process, PEM."),
-    ):
-        wrapped = click.option(flag, type=click.Path(path_type=Path), metavar="FILE", help=text)(wrapped)
-    return wrapped  # type: ignore[return-value]  # click keeps the signature, its types do not
