@@ -230,9 +230,9 @@ class Agent:
             session_id=uuid.uuid4().hex,
         )
 
-    def _report(self, names: frozenset[str] | None) -> report_pb2.LoadReport | None:
+    def _report(self, names: frozenset[str] | None, remote_since_s: float) -> report_pb2.LoadReport | None:
         rows = self.keeper.rows(names)
-        remote = self.witness.rows()
+        remote = self.witness.rows(remote_since_s)
         if names is not None and not rows and not remote:
             return None
         return pack(self._sender, self._seq.next(), rows, remote, self._machine, partial=names is not None)

@@ -22,8 +22,9 @@ from gslb.v1 import report_pb2, report_pb2_grpc
 log = logging.getLogger(__name__)
 
 Call = grpc.aio.StreamStreamCall[report_pb2.LoadReport, report_pb2.ReportAck]
-# None: a full report; else a partial one of these tasks. The result may be None: there is nothing to say.
-MakeReport = Callable[[frozenset[str] | None], report_pb2.LoadReport | None]
+# Names, None: a full report; else a partial one of these tasks. Time since when remote probes are news to the replica.
+# The result may be None: there is nothing to say.
+MakeReport = Callable[[frozenset[str] | None, float], report_pb2.LoadReport | None]
 
 
 class Counts(Protocol):
@@ -104,6 +105,7 @@ class ReportStream:
 
     async def _write(self, call: Call) -> None:
         self._full_due = True  # whoever answers now may know nothing of us
+        remote_since_s = 0.0
         while True:
             self._wake.clear()
             full = self._full_due
@@ -111,7 +113,8 @@ class ReportStream:
             if full or names or self._remote_changed:
                 self._full_due = self._remote_changed = False
                 self._changed.clear()
-                report = self._make(None if full else names)
+                report = self._make(None if full else names, remote_since_s)
+                remote_since_s = time.monotonic()
                 if report is not None:
                     await call.write(report)
                     self._counts.sent(self.address, "full" if full else "partial")

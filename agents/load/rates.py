@@ -13,7 +13,7 @@ from gslb.model.limits import RATE_MAX_RPS
 CLASSES = 4  # criticalities
 Row = tuple[float, float, float, float]
 NO_RATES: Row = (0.0, 0.0, 0.0, 0.0)
-IN_FLIGHT_MAX = 1 << 31
+IN_FLIGHT_MAX = int(RATE_MAX_RPS)  # what a replica takes; one task must not spoil the report of all
 
 
 @dataclass(frozen=True, slots=True)

@@ -183,7 +183,7 @@ class NodeAgentServicer(agent_pb2_grpc.NodeAgentServicer):
         self._keeper.drop(name, "it detached")
         done = await self._session.until_settled(name, limits.DETACH_WAIT_S)
         error = "" if done else "no control-plane replica answered yet; the agent deregisters the task when one does"
-        await context.write(agent_pb2.AttachResponse(registered=not done, error=error))
+        await context.write(agent_pb2.AttachResponse(registered=False, error=error))
 
 
 def _bad(message: str) -> AttachError:

@@ -59,11 +59,17 @@ class Witness:
         """The targets changed: the share is taken anew."""
         self._changed.set()
 
-    def rows(self) -> list[RemoteRow]:
-        """The newest result of each target that is still fresh."""
-        fresh = time.monotonic() - 2.0 * limits.REMOTE_INTERVAL_S
+    def rows(self, since_s: float) -> list[RemoteRow]:
+        """The newest result of each target that was probed after `since_s` (monotonic) and is still fresh.
+
+        Each probe is told once: who hears of an old success again and again believes it against a new failure. A failure
+        has no round-trip time.
+        """
+        since_s = max(since_s, time.monotonic() - 2.0 * limits.REMOTE_INTERVAL_S)
         return [
-            RemoteRow(name, seen.ok, seen.rtt_ms) for name, seen in sorted(self._seen.items()) if seen.at_s >= fresh
+            RemoteRow(name, seen.ok, seen.rtt_ms if seen.ok else 0.0)
+            for name, seen in sorted(self._seen.items())
+            if seen.at_s > since_s
         ]
 
     def status(self) -> list[dict[str, object]]:

@@ -141,6 +141,7 @@ async def test_two_datacenters_witness_each_other(tmp_path: Path) -> None:
             assert not seen(NAME, "agent-1", True)  # never one's own datacenter
             there.kill()
             await eventually(lambda: seen(other, "agent-1", False), 20.0)
+            assert set(seen(other, "agent-1", False)) == {0.0}  # a failure has no round-trip time
             assert other in {row["task"] for row in agent.witness.status()}
             await one.close()
             await two.close()
