@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from gslb.model import limits
 from gslb.model.plan import Plan, Shares
 
-# Each window allows another half of what is left; after this many, what is left is less than one name in a million.
+# Each window allows another half of what is left. Bounded, so that the loss of every name is never within the budget.
 WINDOWS_MAX = 20
 
 
@@ -36,7 +36,7 @@ class RemovalBudget:
             since_s = now_s
         windows = 1 + max(0, math.floor((now_s - since_s) / limits.REMOVAL_BUDGET_WINDOW_S))
         allowed = len(names) * (1 - (1 - limits.REMOVAL_BUDGET_FRACTION) ** min(windows, WINDOWS_MAX))
-        if missing > allowed or not present:
+        if missing > allowed:
             return RemovalBudget(names, self.accepted, since_s, held=True), (
                 f"removal budget: {missing} of {len(names)} {what} vanished within "
                 f"{windows * limits.REMOVAL_BUDGET_WINDOW_S:g} s, {math.floor(allowed)} may"

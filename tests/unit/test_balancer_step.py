@@ -364,6 +364,19 @@ def test_measured_times_count_where_they_exceed_geography() -> None:
     assert plan.shares["asia"] == {"asia-east1": 1.0}
 
 
+def test_a_time_below_what_geography_allows_is_not_believed() -> None:
+    lie = replace(planet({"asia": 60.0}), rtt_ms={("asia", "us-east1"): 0.01})
+    assert Run(lie).after(0).shares["asia"] == {"asia-east1": 1.0}
+
+
+def test_crumbs_of_shares_are_dropped() -> None:
+    pinned = Run(planet({"north-america": 110.0})).after(0).load_rps["us-east1"]
+    spilling = Run(planet({"north-america": pinned * (1 + 1e-4)})).after(0)
+    assert set(spilling.shares["north-america"]) == {"us-east1", "europe-west1"}
+    crumb = Run(planet({"north-america": pinned * (1 + 5e-7)})).after(0)
+    assert crumb.shares["north-america"] == {"us-east1": 1.0}
+
+
 def test_small_wobbles_of_measured_times_move_nothing() -> None:
     run = Run(replace(planet(EVERYWHERE), rtt_ms={("europe", "europe-west1"): 10.0}))
     run.after(0)
