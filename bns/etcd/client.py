@@ -16,7 +16,7 @@ from grpc import aio
 from bns.etcd import election, methods
 from bns.etcd import lease as leases
 from bns.etcd.election import Leadership
-from bns.etcd.errors import EtcdError, error_of
+from bns.etcd.errors import EtcdError, Unavailable, error_of
 from bns.etcd.mirror import Mirror, MirrorSpec, OnBatch, OnSnapshot
 from bns.etcd.ops import KeyValue, compare_mod, op_put
 from bns.etcd.pool import Pool
@@ -230,6 +230,8 @@ class Client:
             metadata = self._pool.metadata(token)
             return await member.unary(methods.STATUS, pb.StatusRequest(), self._pool.attempt_timeout_s, metadata)
         except aio.AioRpcError as error:
+            if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+                return Unavailable(f"etcd does not answer at {target}: {error.details()}")
             return error_of(f"Status at {target}", error.code(), error.details() or "")
 
     async def alarms(self) -> Sequence[pb.AlarmMember]:

@@ -48,9 +48,10 @@ async def _renew_while_it_works(pool: Pool, lease: int, limit: asyncio.Timeout, 
     """One stream at the current member, until it fails. Raises LeaseLost."""
     loop = asyncio.get_running_loop()
     member = pool.member
-    call = None
+    call, token = None, ""
     try:
-        call = member.stream(LEASE_KEEP_ALIVE, pool.metadata(await pool.token(member)))
+        token = await pool.token(member)
+        call = member.stream(LEASE_KEEP_ALIVE, pool.metadata(token))
         while True:
             sent_s = loop.time()
             ttl_s = await _renew_once(call, lease, _answer_timeout_s(limit, sent_s))
@@ -59,6 +60,8 @@ async def _renew_while_it_works(pool: Pool, lease: int, limit: asyncio.Timeout, 
             backoff.reset()
             await asyncio.sleep(ttl_s / RENEWALS_PER_TTL)
     except (aio.AioRpcError, aio.UsageError, asyncio.InvalidStateError, _StreamEndedError) as error:
+        if isinstance(error, aio.AioRpcError):
+            pool.forget_stale_token(token, error)
         log.debug("etcd lease %x: renewal at %s failed: %r", lease, member.target, error)
         pool.rotate(member)
     finally:

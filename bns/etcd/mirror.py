@@ -77,6 +77,7 @@ class Mirror:
         self._comparison: Comparison | None = None
         self._check: asyncio.Task[_FreshList | None] | None = None
         self._next_check_s = 0.0
+        self._away = False
         self.stats = MirrorStats()
 
     async def run(self) -> None:
@@ -96,7 +97,10 @@ class Mirror:
             except EtcdError as error:
                 self._pool.check_open()
                 self.stats.failures += 1
-                log.warning("the mirror of %r goes on with what it has: %s", self._spec.prefix, error)
+                # Once per outage, however long it lasts.
+                level = logging.DEBUG if self._away else logging.WARNING
+                self._away = True
+                log.log(level, "the mirror of %r goes on with what it has: %s", self._spec.prefix, error)
                 await asyncio.sleep(backoff.next_s())
             finally:
                 self._drop_check()
@@ -104,6 +108,7 @@ class Mirror:
     async def _list(self) -> None:
         kvs, revision = await scan(self._pool, self._spec.prefix)
         self.stats.lists += 1
+        self._away = False
         self._held = Held(kvs)
         self._revision = revision
         self._next_check_s = self._now_s() + self._spec.check_interval_s * self._pool.rng.uniform(0.75, 1.25)

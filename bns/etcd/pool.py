@@ -61,6 +61,12 @@ _NEVER_SENT = (
     "etcdserver: not capable",
     "etcdserver: too many requests",
 )
+_NO_ANSWER = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.UNKNOWN,
+)
 _STALE_LOGIN = ("invalid auth token", "revision of auth store is old")
 
 
@@ -70,19 +76,16 @@ def _judge(code: grpc.StatusCode, details: str) -> _Verdict:
         return _Verdict.LOGIN_AGAIN
     if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED) and text.startswith(_NEVER_SENT):
         return _Verdict.NOT_APPLIED
-    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-        return _Verdict.AMBIGUOUS
-    if code in (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN) and "user" not in text:
-        return _Verdict.AMBIGUOUS
-    return _Verdict.FINAL
+    return _Verdict.AMBIGUOUS if code in _NO_ANSWER else _Verdict.FINAL
 
 
-def parse_endpoint(endpoint: str) -> str:
-    """HOST:PORT of an endpoint, which may be written as a URL. Raises EtcdError."""
+def parse_endpoint(endpoint: str, *, tls: bool) -> str:
+    """HOST:PORT of an endpoint, which may be written as a URL; then its scheme must fit `tls`. Raises EtcdError."""
     target = endpoint.strip()
-    for scheme in ("http://", "https://"):
-        target = target.removeprefix(scheme)
-    target = target.rstrip("/")
+    if target.startswith("https://" if not tls else "http://"):
+        want = "give a certificate authority, or write http://" if not tls else "write https://"
+        raise EtcdError(f"etcd endpoint {endpoint[:200]!r} and TLS {'on' if tls else 'off'} do not fit: {want}")
+    target = target.removeprefix("https://" if tls else "http://").rstrip("/")
     host, colon, port = target.rpartition(":")
     if not (host and colon and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
         raise EtcdError(f"etcd endpoint {endpoint[:200]!r} is not HOST:PORT: write for instance 127.0.0.1:2379")
@@ -150,7 +153,9 @@ class Pool:
         if not endpoints:
             raise EtcdError("no etcd endpoint was given: name at least one HOST:PORT")
         self.rng = random.Random()
-        self._members = [Member(parse_endpoint(endpoint), credentials) for endpoint in endpoints]
+        self._members = [
+            Member(parse_endpoint(endpoint, tls=credentials is not None), credentials) for endpoint in endpoints
+        ]
         # Clients spread over the members; each begins somewhere else.
         self.rng.shuffle(self._members)
         self._current = 0
@@ -211,6 +216,13 @@ class Pool:
         """`token` was refused: the next call logs in again, unless another call already has."""
         if self._token == token:
             self._token = ""
+
+    def forget_stale_token(self, token: str, error: aio.AioRpcError) -> bool:
+        """As forget_token, if `error` says so. -> whether it does"""
+        stale = _judge(error.code(), error.details() or "") is _Verdict.LOGIN_AGAIN
+        if stale:
+            self.forget_token(token)
+        return stale
 
     async def token(self, member: Member) -> str:
         """A token, "" when there is no login. Raises AioRpcError."""

@@ -120,6 +120,7 @@ class Watcher:
         self._spec = spec
         self._next = spec.start_revision
         self._resumed = False
+        self._connected = True
         self._silences = 0
         self._token = ""
         self._denials = 0
@@ -173,6 +174,7 @@ class Watcher:
             self._cancelled(response.cancel_reason)
         if response.created:
             self._backoff.reset()
+            self._connected = True
             if not self._next:
                 self._next = response.header.revision + 1
         elif not response.events:
@@ -199,12 +201,14 @@ class Watcher:
             self._silences += 1
         if isinstance(error, aio.AioRpcError):
             code, details = error.code(), error.details() or ""
-            if "auth token" in details or "auth store is old" in details:
-                self._pool.forget_token(self._token)
-            elif code in _HOPELESS:
+            if not self._pool.forget_stale_token(self._token, error) and code in _HOPELESS:
                 raise error_of(f"to watch {self._spec.key!r}", code, details) from error
         shown = error.details() if isinstance(error, aio.AioRpcError) else error
-        log.info(
+        # Once per outage, however long it lasts.
+        level = logging.INFO if self._connected else logging.DEBUG
+        self._connected = False
+        log.log(
+            level,
             "etcd watch of %r at %s was lost (%s); it resumes at revision %d",
             self._spec.key,
             member.target,

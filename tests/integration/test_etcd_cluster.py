@@ -36,9 +36,9 @@ async def test_loss_of_one_of_three(etcd_cluster: Cluster, fault: str, whom: str
     revisions: list[int] = []
     async with Client(etcd_cluster.addresses, timeout_s=20) as client:
         await client.put(b"w/a", b"0")
-        lease = await client.grant(8)
+        lease = await client.grant(6)
         await client.put(b"leased", b"1", lease)
-        client.keep_alive(lease, 8, lost.append)
+        client.keep_alive(lease, 6, lost.append)
         watching = asyncio.create_task(follow(client, values, revisions))
         await until(lambda: values)
         victim = (
@@ -51,7 +51,7 @@ async def test_loss_of_one_of_three(etcd_cluster: Cluster, fault: str, whom: str
         assert kv is not None
         assert kv.value == b"5"
         await until(lambda: values[-1] == b"5")
-        await asyncio.sleep(9)  # longer than the lease lives
+        await asyncio.sleep(7)  # longer than the lease lives
         assert await client.get(b"leased") is not None
         assert lost == []
         assert revisions == sorted(set(revisions))

@@ -75,6 +75,19 @@ async def test_data_and_address_survive_kill_stop_and_restart(tmp_path: Path) ->
     assert not etcd.data_dir.exists()
 
 
+async def test_on_ipv6(tmp_path: Path) -> None:
+    try:
+        port = free_port("::1")
+    except StartError:
+        pytest.skip("no IPv6 on this machine")
+    options = replace(TEST_OPTIONS, host="::1")
+    with EmbeddedEtcd(tmp_path / "etcd", options, ports=Ports(port, free_port("::1"), 0)) as etcd:
+        assert etcd.address == f"[::1]:{port}"
+        async with Client([etcd.address]) as client:
+            assert await client.put(b"a", b"1")
+    etcd.remove_data()
+
+
 def test_starting_twice_is_starting_once(etcd: EmbeddedEtcd) -> None:
     pid = etcd.pid
     etcd.start()

@@ -75,6 +75,18 @@ async def test_a_lease_is_lost_in_time_when_etcd_hangs(etcd: EmbeddedEtcd, etcd_
     assert 0.9 < lost_at_s[0] - paused_s < 5
 
 
+async def test_a_lease_is_lost_in_time_when_etcd_hangs_before_the_first_renewal(
+    etcd: EmbeddedEtcd, etcd_client: Client
+) -> None:
+    lost: list[int] = []
+    lease = await etcd_client.grant(2)
+    etcd.pause()
+    keeper = etcd_client.keep_alive(lease, 2, lost.append)
+    await until(keeper.done)
+    etcd.resume()
+    assert lost == [lease]
+
+
 async def test_a_lease_lives_through_a_restart_of_etcd(etcd: EmbeddedEtcd, etcd_client: Client) -> None:
     lost: list[int] = []
     lease = await etcd_client.grant(10)

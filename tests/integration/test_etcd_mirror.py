@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
+import pytest
+
 from bns.etcd.client import Client
 from bns.etcd.embedded import EmbeddedEtcd
 from bns.etcd.mirror import Mirror, MirrorSpec
@@ -68,12 +70,17 @@ async def test_the_client_has_it_in_one_call(etcd_client: Client) -> None:
     task.cancel()
 
 
-async def test_an_etcd_that_is_away_from_the_start_is_waited_for(etcd: EmbeddedEtcd) -> None:
+async def test_an_etcd_that_is_away_from_the_start_is_waited_for(
+    etcd: EmbeddedEtcd, caplog: pytest.LogCaptureFixture
+) -> None:
     etcd.stop()
     async with Client([etcd.address], timeout_s=0.3) as client:
         copy = Copy(client)
         await until(lambda: copy.mirror.stats.failures >= 2)
         assert copy.snapshots == []
+        warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        assert len(warnings) == 1  # not one for each try
+        assert etcd.address in warnings[0]
         assert not copy.task.done()
         etcd.spawn()
         await until(lambda: copy.snapshots)

@@ -80,7 +80,7 @@ def admin(etcd: EmbeddedEtcd, path: str, token: str = "", **body: object) -> dic
     host, _, port = etcd.address.rpartition(":")
     connection = http.client.HTTPConnection(host, int(port), timeout=10)
     try:
-        connection.request("POST", "/v3/auth/" + path, json.dumps(body), {"Authorization": token})
+        connection.request("POST", "/v3/auth/" + path, json.dumps(body), {"Authorization": token} if token else {})
         response = connection.getresponse()
         text = response.read()
         assert response.status == 200, text

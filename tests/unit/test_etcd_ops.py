@@ -51,22 +51,29 @@ def test_an_unknown_relation_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "target"),
+    ("endpoint", "tls", "target"),
     [
-        ("127.0.0.1:2379", "127.0.0.1:2379"),
-        (" etcd-0.example:2379 ", "etcd-0.example:2379"),
-        ("http://127.0.0.1:2379/", "127.0.0.1:2379"),
-        ("https://[::1]:2379", "[::1]:2379"),
+        ("127.0.0.1:2379", False, "127.0.0.1:2379"),
+        ("127.0.0.1:2379", True, "127.0.0.1:2379"),
+        (" etcd-0.example:2379 ", False, "etcd-0.example:2379"),
+        ("http://127.0.0.1:2379/", False, "127.0.0.1:2379"),
+        ("https://[::1]:2379", True, "[::1]:2379"),
     ],
 )
-def test_endpoints(endpoint: str, target: str) -> None:
-    assert parse_endpoint(endpoint) == target
+def test_endpoints(endpoint: str, tls: bool, target: str) -> None:
+    assert parse_endpoint(endpoint, tls=tls) == target
+
+
+@pytest.mark.parametrize(("endpoint", "tls"), [("https://127.0.0.1:2379", False), ("http://127.0.0.1:2379", True)])
+def test_a_scheme_that_does_not_fit_is_refused(endpoint: str, tls: bool) -> None:
+    with pytest.raises(EtcdError, match=r"do not fit: (give a certificate authority|write https)"):
+        parse_endpoint(endpoint, tls=tls)
 
 
 @pytest.mark.parametrize("endpoint", ["", "127.0.0.1", ":2379", "host:", "host:0", "host:65536", "host:2a", "host:-1"])
 def test_bad_endpoints_are_named(endpoint: str) -> None:
     with pytest.raises(EtcdError, match="is not HOST:PORT"):
-        parse_endpoint(endpoint)
+        parse_endpoint(endpoint, tls=False)
 
 
 @pytest.mark.parametrize(
