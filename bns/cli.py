@@ -163,7 +163,8 @@ def main() -> None:
 def ls(prefix: str, output: str, server: str | None, timeout_s: float, tls: "Tls | None") -> None:
     """List the tasks under PREFIX.
 
-    Without PREFIX, everything; all as of one moment. PREFIX ends at a border of parts: /bns/us-east1 lists that datacenter, and not us-east10.
+    Without PREFIX, everything; all as of one moment. PREFIX ends at a border of parts: /bns/us-east1 lists that
+    datacenter, and not us-east10.
     """
     from bns import reading
 
@@ -181,8 +182,9 @@ def resolve(
 ) -> None:
     """Print the addresses of NAME.
 
-    NAME is a task, or a job: then all of its tasks. A name under which nothing is registered is a failure (exit status 1). The answer comes from a replica's mirror, which
-    is some milliseconds old and there even while etcd is not; --linearizable reads through etcd.
+    NAME is a task, or a job: then all of its tasks. A name under which nothing is registered is a failure (exit status
+    1). The answer comes from a replica's mirror, which is some milliseconds old and there even while etcd is not;
+    --linearizable reads through etcd.
     """
     from bns import reading
 
@@ -197,9 +199,9 @@ def resolve(
 def watch(prefix: str, output: str, server: str | None, timeout_s: float, tls: "Tls | None") -> None:
     """Print every change under PREFIX, until interrupted.
 
-    First comes what is there now.     A line begins with `=` (everything follows anew), `+` (a task is there or has changed) or `-` (a task is gone). With
-    -o json each line is one update. The watch goes on at another replica when its own is lost; a slow reader gets the
-    newest state of each name, not every step to it.
+    First comes what is there now. A line begins with `=` (everything follows anew), `+` (a task is there or has
+    changed) or `-` (a task is gone). With -o json each line is one update. The watch goes on at another replica when
+    its own is lost; a slow reader gets the newest state of each name, not every step to it.
     """
     from bns import reading
 
@@ -356,10 +358,10 @@ def elect(  # noqa: PLR0913 - one parameter an option
 ) -> None:
     """Run COMMAND on one of all who run this.
 
-    All who run it with the same NAME are candidates, on whatever machine. Each waits for its turn; the one that leads runs COMMAND, and exits with its status when it ends. When the
-    leader dies, another takes over within --ttl seconds; when it ends by itself, at once. When leadership is lost (etcd is
-    out of reach for --ttl seconds, or the key is deleted), COMMAND gets TERM, after --grace seconds KILL, and the
-    candidate stands again.
+    All who run it with the same NAME are candidates, on whatever machine. Each waits for its turn; the one that leads
+    runs COMMAND, and exits with its status when it ends. When the leader dies, another takes over within --ttl seconds;
+    when it ends by itself, at once. When leadership is lost (etcd is out of reach for --ttl seconds, or the key is
+    deleted), COMMAND gets TERM, after --grace seconds KILL, and the candidate stands again.
 
     COMMAND finds in its environment BNS_FENCING_TOKEN, a number that grows from leader to leader, and BNS_ELECTION_KEY,
     the key in etcd that exists while it leads. No lease can stop a process that is paused: give the token to whatever

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from bns.attachment import AgentAttachment
+from bns.codec import decode_task, encode_task
 from bns.errors import RefusedError, UnavailableError
 from bns.model import Task
 from bns.names import parse_task
@@ -51,6 +52,7 @@ def stamped(task: Task) -> Task:
 async def register_while_running(task: Task, command: Sequence[str], place: Place, say: Say) -> int:
     """The command's exit code. Raises BnsError, and then the command was not started."""
     check_command(command)
+    decode_task(encode_task(task))  # a bad value is named before anybody is asked
     enter = _through_agent if place.agent else _directly
     leave = await enter(stamped(task), place, say)
     try:
