@@ -27,7 +27,7 @@ class _ReplicaCollector(Collector):
     def _gauges(self) -> Iterator[Metric]:
         replica = self._replica
         view, config = replica.store.view, replica.mirror.config
-        silent_s = replica.etcd.silent_s()
+        silent_s = replica.etcd_silent_s
         leader = replica.elector.leadership
         for name, text, value in (
             ("warm", "1 once this replica answers readers.", replica.warm),

@@ -4,7 +4,7 @@ A leader that was paused and wakes up finds its key gone and writes nothing; a p
 is left alone. What is written is served at once, here too, but nothing is served that is not written.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from bns.etcd.client import Client
@@ -43,11 +43,12 @@ def next_stamp(held: Plan | None, incarnation: int, epoch: int) -> Stamp:
 
 
 class Publisher:
-    """Counts what it wrote in `total`."""
+    """Counts what it wrote in `total`. `on_published`: called with the services whose plans are in force now."""
 
-    def __init__(self, etcd: Client, plans: PlanFolder) -> None:
+    def __init__(self, etcd: Client, plans: PlanFolder, on_published: Callable[[frozenset[str]], None]) -> None:
         self._etcd = etcd
         self._plans = plans
+        self._on_published = on_published
         self.total = 0
 
     async def publish(self, plans: Iterable[Plan], leadership: Leadership, incarnation: int, now_s: float) -> Outcome:
@@ -117,6 +118,8 @@ class Publisher:
             self._plans.put(KeyValue(key=write.key, value=write.value, mod_revision=revision))
             written.add(write.service)
         self.total += len(written)
+        # The watch will bring the same record again, and it will be known by then.
+        self._on_published(frozenset(written))
         return written
 
 

@@ -77,7 +77,7 @@ class Replica(Intake):
         self.demand = DemandFold()
         self.mirror = GslbMirror(self.etcd, self._on_changes)
         self.elector = Elector(self.etcd, settings.replica, address, self._on_leadership)
-        self.publisher = Publisher(self.etcd, self.mirror.plans)
+        self.publisher = Publisher(self.etcd, self.mirror.plans, self._tell_plans)
         sources = Sources(self.mirror, self.world, self.board, self.demand)
         self.planner = Planner(sources, self.elector, self.publisher, settings.plan_period_s)
         self.registry = BnsRegistry(self.etcd, self.store, settings.replica)
@@ -86,6 +86,7 @@ class Replica(Intake):
         self.store.subscribe(self._on_bns)
         self.warmed = asyncio.Event()
         self.why_cold = "it has just started"
+        self.etcd_silent_s: float | None = None  # as of the last tick, for threads that have no event loop
         self.strange_rows = 0  # of demand for services or from localities that nobody knows
         self._told: dict[str, Service] = {}
         self._mirrored_s: float | None = None
@@ -125,10 +126,13 @@ class Replica(Intake):
     def _on_changes(self, changes: Changes) -> None:
         if changes.config:
             self._on_config()
-        for name in changes.plans:
-            self.hub.set_plan(name, self.mirror.plans.plans[name].value)
+        self._tell_plans(changes.plans)
         if changes.incarnation:
             self.planner.kick()
+
+    def _tell_plans(self, services: Iterable[str]) -> None:
+        for name in services:
+            self.hub.set_plan(name, self.mirror.plans.plans[name].value)
 
     def _on_config(self) -> None:
         config = self.mirror.config
@@ -228,6 +232,7 @@ class Replica(Intake):
                 log.warning("this process stood still for %.1f s", now_s - last_s)
                 self.board.loads.thaw(now_s, now_s - last_s)
             last_s = now_s
+            self.etcd_silent_s = self.etcd.silent_s()
             self._judged(self.board.sweep(now_s))
             self._look_at_drains()
             self.world.look_at_held()

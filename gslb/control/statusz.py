@@ -29,7 +29,7 @@ def status_page(replica: "Replica") -> Mapping[str, object]:
         },
         "etcd": {
             "endpoints": ", ".join(replica.etcd.endpoints),
-            "seconds since its last answer": replica.etcd.silent_s(),
+            "seconds since its last answer": replica.etcd_silent_s,
             "revision seen": replica.mirror.revision,
         },
         "planning": {
