@@ -92,5 +92,5 @@ class Attempts(Generic[L]):
             and len(self._tried) < limits.ATTEMPTS_MAX
             and (self.deadline_s is None or now_s < self.deadline_s)
             and not self._core.closed
-            and self._core.may_retry()
+            and self._core.may_retry(failure)
         )

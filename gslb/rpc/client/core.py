@@ -128,10 +128,16 @@ class ServiceCore(Generic[L]):
             self.counts.requests += 1
             self._budget.request()
 
-    def may_retry(self) -> bool:
-        """Takes a retry from the budget; False when it is spent."""
+    def may_retry(self, failure: Failure) -> bool:
+        """Takes a retry from the budget; False when it is spent.
+
+        A request that was never sent has put no load on anybody: while there is a task that answers, it goes there for
+        nothing. When there is none, the budget holds as for all.
+        """
         with self._lock:
-            allowed = self._budget.take(time.monotonic())
+            table = self.table
+            free = failure is Failure.NEVER_SENT and table is not None and not table.panic
+            allowed = free or self._budget.take(time.monotonic())
             if allowed:
                 self.counts.retries += 1
             else:

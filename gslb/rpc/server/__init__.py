@@ -1,0 +1,73 @@
+"""The server's side of the library.
+
+    load = Load()
+    server = grpc.server(pool, interceptors=[ServerInterceptor(load)], options=server_options())
+    health = add_health(server)
+    ...
+    registration = Registration("/bns/us-east1/me/echo/0", "127.1.0.1", port, load=load)
+    serve_until_signal(server, health, Goodbye(load, registration))
+
+and the same with `grpc.aio.server`, `AioServerInterceptor`, `add_aio_health` and `aio_serve_until_signal`. Names are
+imported when they are first used.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bns.transport import server_options
+    from gslb.rpc.server.aio_interceptor import AioServerInterceptor
+    from gslb.rpc.server.load import Load
+    from gslb.rpc.server.registration import Registration
+    from gslb.rpc.server.stopping import (
+        Goodbye,
+        add_aio_health,
+        add_health,
+        aio_serve_until_signal,
+        aio_stop_gracefully,
+        serve_until_signal,
+        stop_gracefully,
+    )
+    from gslb.rpc.server.sync_interceptor import ServerInterceptor
+
+_STOPPING = "gslb.rpc.server.stopping"
+_WHERE = {
+    "AioServerInterceptor": "gslb.rpc.server.aio_interceptor",
+    "Goodbye": _STOPPING,
+    "Load": "gslb.rpc.server.load",
+    "Registration": "gslb.rpc.server.registration",
+    "ServerInterceptor": "gslb.rpc.server.sync_interceptor",
+    "add_aio_health": _STOPPING,
+    "add_health": _STOPPING,
+    "aio_serve_until_signal": _STOPPING,
+    "aio_stop_gracefully": _STOPPING,
+    "serve_until_signal": _STOPPING,
+    "server_options": "bns.transport",
+    "stop_gracefully": _STOPPING,
+}
+
+__all__ = [
+    "AioServerInterceptor",
+    "Goodbye",
+    "Load",
+    "Registration",
+    "ServerInterceptor",
+    "add_aio_health",
+    "add_health",
+    "aio_serve_until_signal",
+    "aio_stop_gracefully",
+    "serve_until_signal",
+    "server_options",
+    "stop_gracefully",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Imports what is asked for (PEP 562)."""
+    import importlib
+
+    where = _WHERE.get(name)
+    if where is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(where), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,94 @@
+"""For `grpc.server`: counts requests, and makes trace id, criticality and deadline known to the handler's calls."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, cast
+
+import grpc
+from typing_extensions import override
+
+from gslb.rpc import context as request_context
+from gslb.rpc.server.load import Load
+from gslb.rpc.server.outcome import counted, is_failure, remaining_s
+
+if TYPE_CHECKING:  # generic in the stubs only
+    Handler = grpc.RpcMethodHandler[object, object]
+    InterceptorBase = grpc.ServerInterceptor[object, object]
+else:
+    Handler, InterceptorBase = grpc.RpcMethodHandler, grpc.ServerInterceptor
+
+Behaviour = Callable[[object, grpc.ServicerContext], object]
+StreamBehaviour = Callable[[object, grpc.ServicerContext], Iterator[object]]
+
+
+class ServerInterceptor(InterceptorBase):
+    """Put it first: `grpc.server(pool, interceptors=[ServerInterceptor(load)])`."""
+
+    def __init__(self, load: Load) -> None:
+        self._load = load
+
+    @override
+    def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Handler | None],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        handler = continuation(handler_call_details)
+        if handler is None or not counted(handler_call_details.method):
+            return handler
+        return self._wrapped(handler)
+
+    def _wrapped(self, handler: Handler) -> Handler:
+        make, inner = handler_kind(handler)
+        wrap = self._stream(cast(StreamBehaviour, inner)) if handler.response_streaming else self._unary(inner)
+        return make(wrap, handler.request_deserializer, handler.response_serializer)
+
+    def _unary(self, inner: Behaviour) -> Behaviour:
+        def behaviour(request: object, context: grpc.ServicerContext) -> object:
+            with self._serving(context):
+                return inner(request, context)
+
+        return behaviour
+
+    def _stream(self, inner: StreamBehaviour) -> StreamBehaviour:
+        def behaviour(request: object, context: grpc.ServicerContext) -> Iterator[object]:
+            # gRPC runs a generator on one thread from first to last, so contextvars hold in between.
+            with self._serving(context):
+                yield from inner(request, context)
+
+        return behaviour
+
+    @contextmanager
+    def _serving(self, context: grpc.ServicerContext) -> Iterator[None]:
+        request = request_context.incoming(context.invocation_metadata(), remaining_s(context.time_remaining()))
+        token = request_context.enter(request)
+        self._load.begin()
+        raised = True
+        try:
+            yield
+            raised = False
+        except GeneratorExit:
+            # The client went away in the midst of a stream.
+            raised = False
+            raise
+        finally:
+            failed = is_failure(_code(context), raised=raised)
+            self._load.end(request.criticality, ok=not failed)
+            request_context.leave(token)
+
+
+def _code(context: grpc.ServicerContext) -> object:
+    # Not in the abstract class: servers of other makers may lack it.
+    code: Callable[[], object] | None = getattr(context, "code", None)
+    return code() if code is not None else None
+
+
+def handler_kind(handler: Handler) -> tuple[Callable[..., Handler], Behaviour]:
+    """How a handler of this kind is made, and what it does."""
+    if handler.request_streaming:
+        if handler.response_streaming:
+            return grpc.stream_stream_rpc_method_handler, cast(Behaviour, handler.stream_stream)
+        return grpc.stream_unary_rpc_method_handler, cast(Behaviour, handler.stream_unary)
+    if handler.response_streaming:
+        return grpc.unary_stream_rpc_method_handler, cast(Behaviour, handler.unary_stream)
+    return grpc.unary_unary_rpc_method_handler, cast(Behaviour, handler.unary_unary)
