@@ -1,0 +1,61 @@
+"""No bytes from outside do more than be refused, and what is accepted survives a round trip."""
+
+import contextlib
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bns.codec import encode_agent, encode_task, parse_agent_bytes, parse_task_bytes
+from bns.errors import BadRecordError
+from bns.model import Task
+from bns.v1 import bns_pb2
+
+GOOD = encode_task(
+    Task("/bns/a/b/c/0", "::1", 80, agent="x", named_ports={"http": 81}, metadata={"k": "v"}, cpu_cores=2.5)
+).SerializeToString()
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes(data: bytes) -> None:
+    with contextlib.suppress(BadRecordError):
+        task = parse_task_bytes(data)
+        assert parse_task_bytes(encode_task(task).SerializeToString()) == task
+    with contextlib.suppress(BadRecordError):
+        agent = parse_agent_bytes(data)
+        assert parse_agent_bytes(encode_agent(agent).SerializeToString()) == agent
+
+
+@given(st.lists(st.tuples(st.integers(0, len(GOOD) - 1), st.integers(0, 255)), min_size=1, max_size=4))
+def test_flipped_bytes(flips: list[tuple[int, int]]) -> None:
+    data = bytearray(GOOD)
+    for position, value in flips:
+        data[position] = value
+    with contextlib.suppress(BadRecordError):
+        task = parse_task_bytes(bytes(data))
+        assert parse_task_bytes(encode_task(task).SerializeToString()) == task
+
+
+@given(
+    st.builds(
+        bns_pb2.TaskRecord,
+        name=st.sampled_from(["/bns/a/b/c/0", "/bns/a/b/c", "", "x"]),
+        address=st.one_of(st.text(max_size=20), st.ip_addresses().map(str)),
+        port=st.integers(0, 2**32 - 1),
+        named_ports=st.dictionaries(st.text(max_size=5), st.integers(0, 2**32 - 1), max_size=3),
+        metadata=st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=3),
+        agent=st.text(max_size=5),
+        cpu_cores=st.floats(),
+        probe=st.builds(
+            bns_pb2.ProbeSpec,
+            kind=st.integers(-5, 9),
+            interval_s=st.floats(),
+            timeout_s=st.floats(),
+            rise=st.integers(0, 200),
+        ),
+        machine=st.text(max_size=5),
+    )
+)
+def test_any_values(record: bns_pb2.TaskRecord) -> None:
+    with contextlib.suppress(BadRecordError):
+        task = parse_task_bytes(record.SerializeToString())
+        assert parse_task_bytes(encode_task(task).SerializeToString()) == task
