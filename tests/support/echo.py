@@ -3,13 +3,13 @@
 The echo server speaks bytes, in all four arities, without a proto of its own. Each response begins with the task's name.
 """
 
-import os
 import queue
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
 from dataclasses import dataclass, field
 
@@ -207,7 +207,49 @@ class ControlReplica(discovery_pb2_grpc.DiscoveryServicer, report_pb2_grpc.Repor
         self._server.stop(None).wait(5)
 
 
-def repository_on_path() -> dict[str, str]:
-    """The environment of a child that imports this repository's packages."""
-    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    return {**os.environ, "PYTHONPATH": root}
+class Planet:
+    """Two control replicas and echo tasks; everything ends with `close`."""
+
+    def __init__(self, tasks: Sequence[str], replicas: int = 2) -> None:
+        self.world = World()
+        self.replicas = [ControlReplica(self.world) for _ in range(replicas)]
+        self.tasks = {name: EchoTask(f"/bns/{name}") for name in tasks}
+
+    @property
+    def control(self) -> str:
+        return ",".join(replica.address for replica in self.replicas)
+
+    def serve(
+        self,
+        shares: Mapping[str, float] | None,
+        health: Mapping[str, HealthStatus] | None = None,
+        *,
+        without: Sequence[str] = (),
+        service: str = SERVICE,
+    ) -> None:
+        """Publishes a plan for clients in us-east1, and all tasks HEALTHY but for `health` and `without`."""
+        endpoints = [
+            task.endpoint((health or {}).get(name, HealthStatus.HEALTHY))
+            for name, task in self.tasks.items()
+            if name not in without
+        ]
+        self.world.set(endpoints, None if shares is None else {"us-east1": shares}, service)
+
+    def close(self) -> None:
+        for task in self.tasks.values():
+            task.close()
+        for replica in self.replicas:
+            replica.close()
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+    """Polls until `condition` holds; fails after `timeout_s`."""
+    deadline_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline_s, "waited in vain"
+        time.sleep(0.01)
+
+
+def name_of(response: bytes) -> str:
+    """Which task answered, without /bns/."""
+    return response.split(b" ", 1)[0].decode().removeprefix("/bns/")

@@ -184,6 +184,11 @@ class ControlConnection:
         """Counts requests from clients outside that came in here for `service` from the client area `locality`."""
         self._edge.add((service, locality, self.identity.service, criticality), attempts)
 
+    def cores(self) -> list[ServiceCore[Link]]:
+        """The channels that live on this connection."""
+        with self._lock:
+            return list(self._cores)
+
     # Views
 
     def _on_update(self, update: discovery_pb2.Update) -> None:

@@ -70,6 +70,12 @@ def control(
     return connection
 
 
+def connections() -> list[ControlConnection]:
+    """Every control connection of this process that is open."""
+    with _lock:
+        return [connection for connection in _connections.values() if not connection.closed]
+
+
 def close_all() -> None:
     """Ends every control connection of this process; done by itself at exit."""
     with _lock:
