@@ -63,6 +63,13 @@ class Bench:
             ]
         return []
 
+    async def picks(self, client: TaskPlace, task: str) -> int:
+        """How often a frontend has tried a backend task, by its own count; 0 when it does not answer."""
+        with suppress(httpx.HTTPError):
+            status = (await self._http.get(f"http://{client.http}/statusz?format=json")).json()
+            return sum(int(e["picks"]) for e in status["backends"]["endpoints"] if e["task"] == task)
+        return 0
+
     async def rpcs_by_caller(self, tasks: Iterable[TaskPlace]) -> Counter[str]:
         """How many RPCs these backends have seen, by the caller's datacenter."""
         counts: Counter[str] = Counter()

@@ -40,8 +40,7 @@ async def _last_attempt(bench: Bench, task: str, killed_s: float) -> float:
     while (elapsed_s := time.monotonic() - killed_s) < WATCH_S:
         attempts = 0.0
         for place in frontends:
-            for labels, value in await bench.samples(place.http, "gslb_rpc_attempts_total"):
-                attempts += value if labels.get("task") == task else 0.0
+            attempts += await bench.picks(place, task)
         if seen >= 0 and attempts > seen:
             last_s = round(elapsed_s, 2)
         seen = attempts
