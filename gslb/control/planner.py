@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 # A rise of a service's demand beyond this since its last plan is planned at once.
 JUMP_FRACTION = 0.25
 JUMP_RPS = 2.0
+STATES_AT_ONCE = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,9 @@ class Planner:
         self._urgent.clear()
         touched, self._touched = frozenset(self._touched), set()
         self._refresh_demand()
-        inputs = self.gather(touched, fresh=periodic)
+        if periodic:
+            await self._refresh_states()
+        inputs = self.gather(None if periodic else touched)
         started_s = time.perf_counter()
         self.state, self.decision = await asyncio.get_running_loop().run_in_executor(
             self._pool, lambda: step(self.state, inputs, now_s=time.time())
@@ -130,14 +133,24 @@ class Planner:
         if leadership is not None:
             await self._publish(leadership)
 
-    def gather(self, touched: frozenset[str], *, fresh: bool) -> Inputs:
-        """The balancer's inputs as of now. `fresh`: the newest load of every task, not only what changed."""
+    async def _refresh_states(self) -> None:
+        """Every task with its newest load; with 100,000 of them others get their turn in between."""
+        world = self._sources.world
+        done = 0
+        for name in list(world.catalog.services):
+            done += len(world.states_of(name, time.monotonic(), fresh=True))
+            if done >= STATES_AT_ONCE:
+                done = 0
+                await asyncio.sleep(0)
+
+    def gather(self, touched: frozenset[str] | None) -> Inputs:
+        """The balancer's inputs as of now. `touched`: services whose tasks may have changed; None: any."""
         mirror, world, now_s = self._sources.mirror, self._sources.world, time.monotonic()
         deleted = {one.resource.meta.name for one in mirror.config.stored.values() if one.deleted}
         services = world.catalog.services
         return Inputs(
             catalog=world.catalog,
-            tasks={name: world.states_of(name, now_s, fresh=fresh) for name in services},
+            tasks={name: world.states_of(name, now_s) for name in services},
             demand=self.demand,
             rtt_ms=self._sources.board.rtt.snapshot(),
             previous={
@@ -145,7 +158,7 @@ class Planner:
                 for name, published in mirror.plans.plans.items()
                 if name in services or name not in deleted
             },
-            changed=None if fresh else touched,
+            changed=touched,
         )
 
     def look_at_demand(self) -> None:

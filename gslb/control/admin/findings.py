@@ -156,7 +156,7 @@ def _services(replica: "Replica") -> Findings:
         )
     silent = 0
     for name, decision in islice(replica.planner.decision.services.items(), limits.SERVICES_MAX):
-        states = world.states_of(name, now_s, fresh=False)
+        states = world.states_of(name, now_s)
         unknown = sum(1 for state in states if state.health is HealthStatus.UNKNOWN)
         lines = list(_service(name, decision, len(states), unknown))
         silent += not lines

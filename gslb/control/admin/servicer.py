@@ -170,7 +170,7 @@ class AdminServicer(admin_pb2_grpc.AdminServicer):
             raise _ColdError(
                 f"this replica cannot judge a drain yet ({replica.why_cold or 'it has not planned'}): ask another one"
             )
-        return drains.Moment(replica.planner.gather(frozenset(), fresh=True), replica.planner.state, time.time())
+        return drains.Moment(replica.planner.gather(None), replica.planner.state, time.time())
 
     @override
     async def Undrain(self, request: admin_pb2.UndrainRequest, context: Context) -> admin_pb2.UndrainResponse:
@@ -195,7 +195,7 @@ class AdminServicer(admin_pb2_grpc.AdminServicer):
         replica = self._replica
         if not (replica.warm and replica.planner.steps):
             raise _ColdError(f"nothing is planned here yet ({replica.why_cold or 'in a moment'}): ask another replica")
-        inputs = replica.planner.gather(frozenset(), fresh=False)
+        inputs = replica.planner.gather(frozenset())
         told = explain(replica.planner.state, inputs, request.service, request.locality, now_s=time.time())
         return admin_pb2.ExplainResponse(
             service=told.service,

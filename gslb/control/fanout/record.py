@@ -1,10 +1,10 @@
 """What readers may know of one service, and the difference between any earlier state of it and now.
 
 A stream remembers only the revision up to which it is served. The record answers with what changed after it, from a
-bounded log of endpoint changes; where the log does not reach back, with everything.
+bounded log of who changed last when; where the log does not reach back, with everything.
 """
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Mapping
 
 from gslb.control.fanout.encoding import SERVICE_CONFIG, SERVICE_PLAN, endpoint_field, field
@@ -25,7 +25,7 @@ class ServiceRecord:
         self._plan: tuple[int, bytes] = (0, b"")
         self._endpoints: dict[str, ServiceEndpoint] = {}
         self._encoded: dict[str, bytes] = {}
-        self._log: deque[tuple[int, str]] = deque()
+        self._log: OrderedDict[str, int] = OrderedDict()  # task -> revision of its last change, oldest first
         # Changes at or below this revision are not in the log. A reader of an earlier service of this name gets all.
         self._log_floor = born
         self._shared: dict[int, bytes] = {}
@@ -80,10 +80,11 @@ class ServiceRecord:
         self._endpoints = endpoints
         for task in touched:
             self._encoded.pop(task, None)
-            self._log.append((revision, task))
+            self._log[task] = revision
+            self._log.move_to_end(task)
         room = max(_LOG_MIN, 2 * len(endpoints))
         while len(self._log) > room:
-            self._log_floor = self._log.popleft()[0]
+            self._log_floor = self._log.popitem(last=False)[1]
         self._changed(revision)
         return True
 
@@ -115,7 +116,7 @@ class ServiceRecord:
 
     def _touched_since(self, cursor: int) -> set[str]:
         touched = set()
-        for revision, task in reversed(self._log):
+        for task, revision in reversed(self._log.items()):
             if revision <= cursor:
                 break
             touched.add(task)

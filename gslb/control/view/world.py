@@ -7,8 +7,6 @@ reports costs each service it touches one rebuild. What it finds goes to the hub
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from bns.model import HealthStatus, Task
 from bns.view import BnsView
 from gslb.balancer.coverage import Coverage
@@ -149,7 +147,7 @@ class World:
         """Services with tasks that lack the named port that its clients use."""
         return {name: known.unported for name, known in self._known.items() if known.unported}
 
-    def states_of(self, service: str, now_s: float, *, fresh: bool) -> tuple[TaskState, ...]:
+    def states_of(self, service: str, now_s: float, *, fresh: bool = False) -> tuple[TaskState, ...]:
         """The service's tasks for the balancer. `fresh`: with the newest load; else of the last change."""
         known = self._known.get(service)
         if known is None:
@@ -175,9 +173,9 @@ class World:
             task.datacenter,
             task.job,
             health,
-            ok_rps=float(columns.ok_rps[row]),
-            error_rps=float(columns.error_rps[row]),
-            cpu_utilization=float(np.float64(columns.cpu_utilization[row])),
+            ok_rps=columns.ok_rps.item(row),
+            error_rps=columns.error_rps.item(row),
+            cpu_utilization=columns.cpu_utilization.item(row),
             report_age_s=max(0.0, now_s - columns.received_s),
             machine=task.machine,
         )
