@@ -8,7 +8,7 @@ import asyncio
 import logging
 import random
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 
 import grpc
 import grpc.aio
@@ -35,14 +35,14 @@ class _Slot:
         self._report = report
         self._filled.set()
 
-    async def reports(self) -> AsyncIterator[report_pb2.DemandReport]:
+    async def get(self) -> report_pb2.DemandReport:
         """Each report once, when there is one."""
         while True:
             await self._filled.wait()
             self._filled.clear()
             report, self._report = self._report, None
             if report is not None:
-                yield report
+                return report
 
 
 class DemandReporter:
@@ -114,10 +114,13 @@ class DemandReporter:
 
     async def _send(self, address: str, slot: _Slot) -> None:
         async with aio_channel(address, self._upstream.tls) as channel:
-            call = report_pb2_grpc.ReportsStub(channel).ReportDemand(slot.reports())
+            # Written to, not given an iterator: grpc.aio leaves the task that waits for an iterator behind.
+            call = report_pb2_grpc.ReportsStub(channel).ReportDemand()  # type: ignore[call-arg]
             while True:
-                # A report goes out each period, so an acknowledgement comes each period.
-                ack = await asyncio.wait_for(call.read(), DEMAND_ACK_S)
+                report = await slot.get()
+                async with asyncio.timeout(DEMAND_ACK_S):
+                    await call.write(report)
+                    ack = await call.read()
                 if not isinstance(ack, report_pb2.ReportAck):
                     return
                 if not ack.accepted:

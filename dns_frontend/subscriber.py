@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import grpc
@@ -81,9 +81,12 @@ class Subscriber:
         try:
             async with aio_channel(address, self._upstream.tls) as channel:
                 stub = discovery_pb2_grpc.DiscoveryStub(channel)
-                call = stub.Subscribe(self._requests())
+                # Written to, not given an iterator: grpc.aio leaves the task that waits for an iterator behind.
+                call = stub.Subscribe()  # type: ignore[call-arg]
                 # The first update shows that the replica is warm; later there may be nothing to say for hours.
-                update = await asyncio.wait_for(call.read(), FIRST_UPDATE_S)
+                async with asyncio.timeout(FIRST_UPDATE_S):
+                    await call.write(self._request())
+                    update = await call.read()
                 while isinstance(update, discovery_pb2.Update):
                     await self._take(update)
                     if update.synced and not self.address:
@@ -97,12 +100,11 @@ class Subscriber:
         except (TimeoutError, asyncio.InvalidStateError) as error:
             return str(error) or f"nothing came for {FIRST_UPDATE_S:g} s"
 
-    async def _requests(self) -> AsyncIterator[discovery_pb2.SubscribeRequest]:
-        yield discovery_pb2.SubscribeRequest(
+    def _request(self) -> discovery_pb2.SubscribeRequest:
+        return discovery_pb2.SubscribeRequest(
             subscriber=self._upstream.name,
             services=sorted(self._known())[: limits.SERVICES_MAX],
             all_services=True,
             catalog=True,
             locality=self._upstream.locality,
         )
-        await asyncio.Event().wait()  # the stream is open as long as its requests are not at an end

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 _LENGTH_OCTETS = 2
 # Messages answered from the buffer of one connection before others get their turn.
 _BURST = 16
+_CLOSE_S = 1.0
 
 
 class TcpServer:
@@ -34,6 +35,7 @@ class TcpServer:
         self._servers: list[asyncio.Server] = []
         self._idle: OrderedDict[asyncio.StreamWriter, None] = OrderedDict()  # longest without a message first
         self._per_prefix: Counter[bytes] = Counter()
+        self._handlers: set[asyncio.Task[None]] = set()
 
     @property
     def connections(self) -> int:
@@ -47,10 +49,16 @@ class TcpServer:
             server.close()
         for writer in list(self._idle):
             writer.transport.abort()
-        # Let the handlers see it before the loop ends.
-        await asyncio.sleep(0)
+        if self._handlers:
+            await asyncio.wait(self._handlers, timeout=_CLOSE_S)
+        await asyncio.sleep(0)  # the transports' own last callbacks
 
-    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        handler = asyncio.create_task(self._handle(reader, writer))
+        self._handlers.add(handler)
+        handler.add_done_callback(self._handlers.discard)
+
+    async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             peer = writer.get_extra_info("peername")
             family = writer.get_extra_info("socket").family

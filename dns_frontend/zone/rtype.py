@@ -5,7 +5,7 @@ from typing import Final
 
 
 class RType(IntEnum):
-    """Types with a role in answering; all others are opaque data (RFC 3597)."""
+    """Types with a role in answering, and the names of the usual others; data of any type is opaque (RFC 3597)."""
 
     A = 1
     NS = 2
@@ -14,16 +14,22 @@ class RType(IntEnum):
     PTR = 12
     HINFO = 13
     MX = 15
+    TXT = 16
     AAAA = 28
+    SRV = 33
+    NAPTR = 35
     DNAME = 39
     OPT = 41
     DS = 43
+    SVCB = 64
+    HTTPS = 65
     TSIG = 250
     IXFR = 251
     AXFR = 252
     MAILB = 253
     MAILA = 254
     ANY = 255
+    CAA = 257
 
 
 class Rcode(IntEnum):
@@ -46,7 +52,7 @@ META_TYPES: Final = frozenset({int(RType.OPT), *range(128, 256)})
 
 
 def type_text(rtype: int) -> str:
-    """`A`, or `TYPE65280` for a type without a role here (RFC 3597 section 5)."""
+    """`A`, or `TYPE65280` for a type without a name here (RFC 3597 section 5)."""
     try:
         return RType(rtype).name
     except ValueError:
