@@ -112,7 +112,13 @@ class Ledger:
         self._busy.discard(sent.name)
         if sent.task is None and code == NOT_FOUND:
             code = OK  # it is out already
-        if code != OK:
+        outcome = Outcome(sent.name, code, message, sent.task is None)
+        if code != OK and sent.task is None and not outcome.transient:
+            # Not ours any more: asking again would not make it so.
+            self._held.pop(sent.name, None)
+            if sent.name not in self._wanted:
+                self._removing.discard(sent.name)
+        elif code != OK:
             delay_s = limits.TRANSIENT_RETRY_S if code in TRANSIENT else limits.REFUSED_RETRY_S
             self._due.setdefault(sent.name, now + delay_s)
         elif sent.task is not None:
@@ -121,7 +127,7 @@ class Ledger:
             self._held.pop(sent.name, None)
             if sent.name not in self._wanted:
                 self._removing.discard(sent.name)
-        return Outcome(sent.name, code, message, sent.task is None)
+        return outcome
 
     def next_due(self) -> float | None:
         """When take() has something, as far as is known now."""
@@ -150,7 +156,9 @@ class Ledger:
     def _request(self, name: str, now: float) -> Register | Deregister | None:
         del self._due[name]
         task = self._wanted.get(name)
-        if task is None and name not in self._removing:
+        if task is None and name not in self._held:
+            # The welcome and the answers since say that BNS holds no such task of ours; another agent may have one.
+            self._removing.discard(name)
             return None
         if task is not None and self._holds(task):
             return None

@@ -173,6 +173,7 @@ class Session:
                 else:
                     message = bns_pb2.RegisterRequest(request_id=request.request_id, deregister=request.name)
                 await call.write(message)
+            self._answered.set()  # what needed no request is settled too
             await self._until_due()
 
     async def _until_due(self) -> None:

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from agents.node import Settings
+from bns.v1 import bns_pb2
 from tests.support.control_recorder import ControlRecorder, Shared, eventually
 from tests.support.node_agent import Attached, running, server
 
@@ -106,6 +107,62 @@ async def test_a_restarted_agent_is_not_taken_for_a_replay(tmp_path: Path) -> No
     seqs = [arrived.report.seq for arrived in control.reports]
     assert seqs == sorted(set(seqs))
     assert len({arrived.report.boot_id for arrived in control.reports}) == 1
+    await control.stop()
+
+
+async def test_an_agent_that_comes_back_unsettles_nobody(tmp_path: Path) -> None:
+    """Its first report has a verdict on what it adopted, however slow the probe; UNKNOWN is never reported."""
+    (control,) = await replicas(1)
+    open_now: set[asyncio.StreamWriter] = set()
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        open_now.add(writer)
+        try:
+            await reader.readline()
+            await asyncio.sleep(0.7)
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        finally:
+            writer.close()
+            open_now.discard(writer)
+
+    listening = await asyncio.start_server(slow, "127.0.0.1", 0)
+    record = bns_pb2.TaskRecord(
+        name=NAME,
+        address="127.0.0.1",
+        port=listening.sockets[0].getsockname()[1],
+        agent="agent-1",
+        cpu_cores=1.0,
+        probe=bns_pb2.ProbeSpec(kind=bns_pb2.PROBE_KIND_HTTP, timeout_s=3.0),
+    )
+    control.shared.records[NAME] = record
+    async with running(agent_of(tmp_path, control.address)):
+        await eventually(lambda: len(control.reports) >= 3)
+    first = control.reports[0].report
+    assert not first.partial
+    assert dict(zip(first.task, first.health, strict=True)) == {NAME: HEALTHY}
+    assert all(0 not in arrived.report.health for arrived in control.reports)
+    assert control.registered == []  # as BNS has it, so it stays
+    listening.close()
+    await eventually(lambda: not open_now)
+    await asyncio.sleep(0)
+    await control.stop()
+
+
+async def test_a_task_that_starts_is_not_reported_before_its_first_verdict(tmp_path: Path) -> None:
+    (control,) = await replicas(1)
+    async with running(agent_of(tmp_path, control.address)) as agent:
+        await eventually(lambda: control.reports)
+        with socket.create_server(("127.0.0.1", 0)) as bound:
+            port = bound.getsockname()[1]
+        task = await Attached(tmp_path / "a.sock").task(NAME, port, probe={"interval_s": 10.0, "fall": 100})
+        await eventually(lambda: agent.keeper.get(NAME) is not None)
+        reports = len(control.reports)
+        await eventually(lambda: len(control.reports) > reports + 1)
+        assert control.health_of(NAME) is None
+        with server(port):
+            # Probed often until the first verdict, whatever its interval; and one success is enough.
+            await eventually(lambda: control.health_of(NAME) == HEALTHY, 5.0)
+        await task.close()
     await control.stop()
 
 

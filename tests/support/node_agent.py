@@ -11,6 +11,7 @@ from pathlib import Path
 import grpc.aio
 
 from agents.node import Agent, Settings
+from bns.spawn import dies_with_us
 from bns.v1 import agent_pb2, agent_pb2_grpc, bns_pb2
 
 # Listens on a free port of 127.0.0.1, says which, and burns CPU or sleeps.
@@ -27,7 +28,8 @@ class Server:
     """A real process that listens."""
 
     def __init__(self, port: int = 0) -> None:
-        self.process = subprocess.Popen([sys.executable, "-c", SERVER, str(port)], stdout=subprocess.PIPE, text=True)
+        command = dies_with_us([sys.executable, "-c", SERVER, str(port)])
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         self.port = int(self.process.stdout.readline())
 
@@ -118,7 +120,9 @@ class AgentProcess:
             "--socket", str(self.socket), "--machine-id", "machine-1", "--period", "1", *extra,
         ]  # fmt: skip
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(arguments, stderr=log, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+            self.process = subprocess.Popen(
+                dies_with_us(arguments), stderr=log, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+            )
 
     @property
     def text(self) -> str:

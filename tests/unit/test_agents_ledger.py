@@ -93,12 +93,29 @@ def test_a_refusal_is_tried_again_later(code: int, transient: bool, delay_s: flo
 
 def test_to_be_out_already_is_to_be_out() -> None:
     ledger = Ledger()
-    ledger.connected([], 0.0)
-    ledger.unwant("/bns/a/b/c/0", 0.0)
+    ledger.want(task(0), 0.0)
+    ledger.connected([task(0)], 0.0)
+    ledger.unwant(task(0).name, 0.0)
     (request,) = ledger.take(0.0)
     outcome = ledger.acked(request.request_id, 5, "not found", 0.0)
     assert outcome is not None
     assert outcome.code == 0
+    assert ledger.unsettled() == 0
+
+
+def test_what_bns_never_held_or_will_not_remove_is_not_asked_for_again() -> None:
+    ledger = Ledger()
+    ledger.want(task(0), 0.0)
+    ledger.connected([task(0)], 0.0)
+    ledger.unwant(task(1).name, 0.0)
+    assert ledger.take(0.0) == []
+    assert ledger.is_settled(task(1).name)
+    ledger.unwant(task(0).name, 0.0)
+    (request,) = ledger.take(0.0)
+    outcome = ledger.acked(request.request_id, 9, "task is held by agent 'b': deregister it there", 0.0)
+    assert outcome is not None
+    assert (outcome.code, outcome.removed) == (9, True)
+    assert ledger.take(1e9) == []
     assert ledger.unsettled() == 0
 
 
