@@ -85,7 +85,7 @@ class Replica(Intake):
         self.janitor = Janitor(self.etcd, self.mirror, self.registry, self.elector)
         self.store.subscribe(self._on_bns)
         self.warmed = asyncio.Event()
-        self.why_cold = "it has just started"
+        self.why_cold = self._no_etcd()
         self.etcd_silent_s: float | None = None  # as of the last tick, for threads that have no event loop
         self.strange_rows = 0  # of demand for services or from localities that nobody knows
         self._told: dict[str, Service] = {}
@@ -255,7 +255,7 @@ class Replica(Intake):
         What it was told in between stands, and once it is warm it stays so.
         """
         if not (self.mirror.synced and self.store.synced.is_set()):
-            self.why_cold = f"etcd at {', '.join(self.etcd.endpoints)} has not answered yet"
+            self.why_cold = self._no_etcd()
             return
         if self._mirrored_s is None:
             self._mirrored_s = now_s
@@ -276,6 +276,9 @@ class Replica(Intake):
         self.hub.open()
         for name, loop in (("elector", self.elector.run), ("planner", self.planner.run), ("janitor", self.janitor.run)):
             self._start(name, loop)
+
+    def _no_etcd(self) -> str:
+        return f"etcd at {', '.join(self.etcd.endpoints)} has not answered yet"
 
     def _unheard(self) -> list[AgentKey]:
         """Agents that hold tasks and have not sent a whole report."""

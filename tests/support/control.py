@@ -357,6 +357,10 @@ class Reader:
         held = self.view.services.get(name)
         return held.plan if held else None
 
+    def count(self, name="backend"):
+        held = self.view.services.get(name)
+        return len(held.endpoints) if held else 0
+
     def shares(self, locality, name="backend"):
         plan = self.plan(name)
         return dict(plan.shares.get(locality, {})) if plan else {}

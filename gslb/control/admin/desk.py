@@ -4,7 +4,9 @@ Whoever changes anything changes the guard key too, and compares it: what was ch
 nothing else was written meanwhile, by whichever replica. A change that loses that race is checked again.
 """
 
+import asyncio
 import logging
+import random
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +28,7 @@ from gslb.wire.codec import resource_to_bytes
 log = logging.getLogger(__name__)
 
 TRIES = 8
+RETRY_S = 0.005
 CATCH_UP_S = 1.0
 
 T = TypeVar("T")
@@ -72,6 +75,7 @@ class Desk:
     def __init__(self, etcd: Client, mirror: GslbMirror) -> None:
         self._etcd = etcd
         self._mirror = mirror
+        self._turn = asyncio.Lock()
 
     async def read(self) -> Snapshot:
         """Desired state as of now. Raises EtcdError."""
@@ -114,14 +118,17 @@ class Desk:
 
         `work` is called again when something else was written first. Raises what it raises, EtcdError, ConflictError.
         """
-        for _ in range(TRIES):
-            snapshot = await self.read()
-            changes, result = await work(snapshot)
-            try:
-                await self.write(snapshot, changes)
-            except _LostRaceError:
-                continue
-            return result
+        # Those of one replica take turns, so that only other replicas are raced with.
+        async with self._turn:
+            for attempt in range(TRIES):
+                snapshot = await self.read()
+                changes, result = await work(snapshot)
+                try:
+                    await self.write(snapshot, changes)
+                except _LostRaceError:
+                    await asyncio.sleep(random.uniform(0.0, RETRY_S * 2**attempt))
+                    continue
+                return result
         raise ConflictError("others keep changing the configuration: try again")
 
     async def write(self, snapshot: Snapshot, changes: Iterable[Change]) -> None:
