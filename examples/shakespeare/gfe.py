@@ -42,6 +42,8 @@ from gslb.rpc.server import Goodbye, Registration
 FRONTEND_TIMEOUT_S = 8.0
 BODY_MAX_BYTES = 1_000_000
 QUIET_POLL_S = 0.1
+# Longer than browsers and proxies keep idle connections: the side that closes first never loses a request.
+KEEP_ALIVE_S = 75
 # What of a browser's headers the frontends get to see.
 FORWARDED = frozenset({"accept", "accept-language", "cookie", "user-agent", "content-type"})
 DEFAULT_ROUTES = ("www.shakespeare.example/=shakespeare-frontend", "*/=shakespeare-frontend")
@@ -201,10 +203,13 @@ async def _serve(options: Options, routes: tuple[Route, ...]) -> None:
         raise click.ClickException(str(error)) from error
     app = fastapi.FastAPI(openapi_url=None, docs_url=None, redoc_url=None, lifespan=_lifespan)
     app.add_api_route("/{path:path}", gfe.handle, methods=["GET", "HEAD", "POST"])
-    config = uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False, server_header=False)
+    config = uvicorn.Config(
+        app, host=host, port=port, log_level="warning", access_log=False, server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+    )  # fmt: skip
     server = _Server(config)
     serving = asyncio.create_task(server.serve())
-    while not server.started and not serving.done():
+    while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn says so in no other way
         await asyncio.sleep(0.01)
     if serving.done():
         raise click.ClickException(f"cannot serve HTTP on {options.listen}: is the port in use?")
