@@ -150,9 +150,13 @@ async def test_watch(etcd_client: Client) -> None:
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:8080", "[::1]:8080"])
-async def test_register_runs_the_command_under_the_name(etcd_client: Client, address: str) -> None:
+async def test_register_runs_the_command_under_the_name(etcd_client: Client, address: str, tmp_path: Path) -> None:
+    mark = tmp_path / "ready"
     async with replica(etcd_client, address="[::1]:0" if "::" in address else "127.0.0.1:0") as one:
-        code = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(7)); signal.pause()"
+        code = (
+            "import pathlib, signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(7));"
+            f"pathlib.Path({str(mark)!r}).touch(); signal.pause()"
+        )
         arguments = ("register", f"{JOB}/0", address, "--port", "debug=9", "--metadata", "a=b")
         async with started(*arguments, "--server", one.address, "--", sys.executable, "-c", code) as process:
             await until(lambda: f"{JOB}/0" in one.store.view.tasks, what="the registration")
@@ -161,8 +165,7 @@ async def test_register_runs_the_command_under_the_name(etcd_client: Client, add
             assert f"{host}:{found.port}" == address
             assert (found.named_ports, found.metadata, found.pid) == ({"debug": 9}, {"a": "b"}, process.pid)
             assert found.agent.startswith("register-")
-            await until(lambda: psutil.Process(process.pid).children(), what="the command")
-            await asyncio.sleep(0.5)  # until it has set its handler
+            await until(mark.exists, what="the command")
             process.send_signal(signal.SIGTERM)
             assert await asyncio.wait_for(process.wait(), 20) == 7
         await until(lambda: not one.store.view.tasks and not one.store.view.agents, what="the deregistration")

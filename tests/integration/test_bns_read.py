@@ -80,6 +80,30 @@ async def test_all_pages_show_one_revision(etcd_client: Client, remembered: bool
         assert now == [f"{JOB}/{number}" for number in (0, 1, 2, 3, 9)], "a job, and not those that begin like it"
 
 
+async def test_a_list_that_has_begun_is_finished_while_etcd_is_away(etcd_client: Client, etcd: EmbeddedEtcd) -> None:
+    async with replica(etcd_client) as one, Registration(one.address, identity()) as agent:
+        await fill(one, agent, (f"{JOB}/{number}" for number in range(6)))
+        etcd.pause()
+        try:
+            async with BnsClient(one.address) as client:
+                assert len(await client.list_tasks("/bns/", page_size=2)) == 6
+        finally:
+            etcd.resume()
+
+
+async def test_a_fresh_list_reads_only_what_differs(etcd_client: Client) -> None:
+    async with replica(etcd_client) as one, Registration(one.address, identity()) as agent:
+        await fill(one, agent, [f"{JOB}/0", f"{JOB}/1"])
+        before = one.store.view.tasks
+        kvs, revision = await etcd_client.scan(b"/bns")
+        changed: list[frozenset[str]] = []
+        one.store.subscribe(lambda names, _: changed.append(names))
+        one.store._on_snapshot([kv for kv in kvs if not kv.key.endswith(b"/1")], revision)
+        assert one.store.view.tasks[f"{JOB}/0"] is before[f"{JOB}/0"]
+        assert changed == [{f"{JOB}/1"}]
+        assert one.store.view.revision == revision
+
+
 async def test_pages_of_a_compacted_revision_say_so(etcd_client: Client) -> None:
     async with replica(etcd_client) as one, Registration(one.address, identity()) as agent, Raw(one.address) as raw:
         await fill(one, agent, (f"{JOB}/{number}" for number in range(6)))

@@ -1,11 +1,13 @@
 """Agents, their sessions and their tasks, on a real etcd: what adopts, what is refused, what stays."""
 
 import asyncio
+from typing import Any
 
 import grpc
 import pytest
 
 from bns.client import BnsClient
+from bns.codec import encode_task, parse_task_bytes
 from bns.errors import BadRecordError, NotFoundError, RefusedError, UnavailableError, code_number
 from bns.etcd.client import Client
 from bns.etcd.embedded import EmbeddedEtcd
@@ -144,6 +146,77 @@ async def test_the_older_of_two_sessions_is_over_and_can_write_nothing(etcd_clie
             with pytest.raises(RefusedError, match=r"newer session|over"):
                 await session.deregister(f"{JOB}/0")
             assert f"{JOB}/0" in two.store.view.tasks
+
+
+@pytest.mark.parametrize("kind", ["register", "deregister"])
+async def test_a_session_that_is_overtaken_between_look_and_write_writes_nothing(
+    etcd_client: Client, etcd: EmbeddedEtcd, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    async with (
+        Client([etcd.address]) as second_etcd,
+        replica(etcd_client, "r1") as one,
+        replica(second_etcd, "r2") as two,
+        Registration(one.address, identity()) as old,
+    ):
+        new = Registration(two.address, identity())
+        await old.register(task(f"{JOB}/0", 1))
+        session = one.registry.sessions["us-east1", "node-1"]
+        commit = session._commit
+        commits: list[int] = []
+
+        async def overtaken(*arguments: Any) -> int:
+            if not commits:
+                new.start()  # a second process of this agent, just before the first one's write
+                await new.wait_attached(10)
+            commits.append(await commit(*arguments))
+            return commits[-1]
+
+        monkeypatch.setattr(session, "_commit", overtaken)
+        update = encode_task(task(f"{JOB}/0", 2))
+        work = session.register(update) if kind == "register" else session.deregister(f"{JOB}/0")
+        with pytest.raises(RefusedError, match=r"newer session|over"):
+            await work
+        await new.close()
+        assert commits == [0], "the transaction itself refused"
+        kv = await etcd_client.get(f"{JOB}/0".encode())
+        assert kv is not None
+        assert parse_task_bytes(kv.value).port == 1
+
+
+async def test_the_goodbye_of_an_older_session_leaves_the_newer_one_its_lease(
+    etcd_client: Client, etcd: EmbeddedEtcd
+) -> None:
+    async with (
+        Client([etcd.address]) as second_etcd,
+        replica(etcd_client, "r1") as one,
+        replica(second_etcd, "r2") as two,
+        Registration(one.address, identity()) as old,
+    ):
+        await old.wait_attached(10)
+        session = one.registry.sessions["us-east1", "node-1"]
+        async with Registration(two.address, identity()) as new:
+            await new.wait_attached(10)
+            await session.goodbye()
+            revision = await new.register(task(f"{JOB}/0"))
+            view = await two.store.wait_for_revision(revision, 5)
+            assert view.agents["us-east1", "node-1"].replica == "r2"
+
+
+async def test_what_is_wanted_is_registered_again_after_re_attachment(etcd_client: Client, etcd: EmbeddedEtcd) -> None:
+    async with (
+        Client([etcd.address]) as second_etcd,
+        replica(second_etcd, "r2") as two,
+        replica(etcd_client, "r1") as one,
+        Registration(f"{one.address},{two.address}", identity()) as agent,
+    ):
+        await agent.register(task(f"{JOB}/0"))
+        await agent.register(task(f"{JOB}/1"))
+        await agent.deregister(f"{JOB}/1")
+        holder = one if agent.replica == one.address else two
+        await etcd_client.delete(f"{JOB}/0".encode())
+        await until(lambda: not two.store.view.tasks)
+        await holder.server.stop(None)
+        await until(lambda: set(two.store.view.tasks) == {f"{JOB}/0"}, what="the task that is still wanted")
 
 
 async def test_goodbye_removes_everything_of_this_agent_only(etcd_client: Client) -> None:

@@ -2,7 +2,7 @@
 
 import contextlib
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bns.codec import encode_agent, encode_task, parse_agent_bytes, parse_task_bytes
@@ -15,6 +15,7 @@ GOOD = encode_task(
 ).SerializeToString()
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_any_bytes(data: bytes) -> None:
     with contextlib.suppress(BadRecordError):
@@ -25,6 +26,7 @@ def test_any_bytes(data: bytes) -> None:
         assert parse_agent_bytes(encode_agent(agent).SerializeToString()) == agent
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, len(GOOD) - 1), st.integers(0, 255)), min_size=1, max_size=4))
 def test_flipped_bytes(flips: list[tuple[int, int]]) -> None:
     data = bytearray(GOOD)
@@ -35,6 +37,7 @@ def test_flipped_bytes(flips: list[tuple[int, int]]) -> None:
         assert parse_task_bytes(encode_task(task).SerializeToString()) == task
 
 
+@settings(deadline=None)
 @given(
     st.builds(
         bns_pb2.TaskRecord,

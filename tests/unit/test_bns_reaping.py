@@ -81,6 +81,13 @@ def test_at_most_half_of_a_job_and_never_the_last(names: int, removed: int) -> N
     assert sum(decision.held.values()) == names - removed
 
 
+def test_the_last_name_stays_whatever_the_budget() -> None:
+    tasks = index(web={"0": "dead", "1": "dead"})
+    state, now_s = watched(600, {DEAD})
+    decision = decide(state, tasks, now_s, ReapPolicy(after_s=600.0, budget_fraction=1.0))
+    assert (decision.remove, decision.held) == (("/bns/dc/user/web/0",), {"/bns/dc/user/web": 1})
+
+
 def test_the_budget_covers_the_whole_window_and_then_opens_again() -> None:
     tasks = index(web={f"{number:03}": "dead" for number in range(100)})
     state, now_s = watched(600, {DEAD})
