@@ -42,6 +42,5 @@ SNAPSHOT_DUTY: Final = 0.05  # of the time may be spent writing
 PROBLEMS_LOGGED_MAX: Final = 200
 DEMAND_ACK_S: Final = 10.0
 EXPLAIN_ANSWERS_MAX: Final = 64
-EXPLAIN_CONCURRENT_MAX: Final = 16
 FILES_WANTED: Final = 4096
 BIND_ATTEMPTS: Final = 20

@@ -83,7 +83,6 @@ class DemandReporter:
             boot_id=self._boot_id,
             seq=self._seq,
             period_s=period_s,
-            datacenter=self._upstream.locality,
             source=config_pb2.DEMAND_SOURCE_DNS,
             rows=[
                 report_pb2.DemandRow(
@@ -126,4 +125,9 @@ class DemandReporter:
                 if not ack.accepted:
                     self.refused += 1
                     if self.refused == 1:
-                        log.warning("%s refuses demand reports: %s", address, ack.reason[:200])
+                        log.warning(
+                            "%s refuses our demand: %s (does another frontend have --name %s, too?)",
+                            address,
+                            ack.reason[:200],
+                            self._upstream.name,
+                        )

@@ -23,9 +23,11 @@ from dns_frontend.responder.respond import Responder
 from dns_frontend.snapshot import SnapshotError, SnapshotWriter, load
 from dns_frontend.sockets import Listening, listen, raise_file_limit
 from dns_frontend.subscriber import Subscriber, Upstream
+from dns_frontend.table.serving import Serving
 from dns_frontend.tcp import TcpServer
 from dns_frontend.udp import UdpListener
 from dns_frontend.zone.name import to_text
+from dns_frontend.zone.records import soa_serial
 from gslb.ops.http import OpsServer
 from gslb.v1 import dns_pb2_grpc
 from gslb.wire.reader import ReaderView
@@ -33,6 +35,7 @@ from gslb.wire.reader import ReaderView
 log = logging.getLogger(__name__)
 
 _EXPLAIN_GRACE_S = 0.5
+_STATUS_ROWS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,15 +233,27 @@ class Frontend:
             "age_s": self.holder.age_s,
             "snapshot": str(self._settings.snapshot or "none"),
             "problems": list(held.serving.problems[:100]),
-            "zones": [to_text(origin) for origin in sorted(held.serving.table.zones)],
+            "zones": _zones(held.serving),
             "services": _services(held.view),
         }
+
+
+def _zones(serving: Serving) -> list[dict[str, object]]:
+    zones = sorted(serving.table.zones.values(), key=lambda zone: zone.origin)
+    return [
+        {
+            "zone": to_text(zone.origin),
+            "serial": soa_serial(zone.soa),
+            "from": "a service's name" if zone.synthetic else "the catalog",
+        }
+        for zone in zones[:_STATUS_ROWS]
+    ]
 
 
 def _services(view: ReaderView) -> list[dict[str, object]]:
     shown = [name for name, service in view.services.items() if service.service and service.service.dns_names]
     rows: list[dict[str, object]] = []
-    for name in sorted(shown)[:200]:
+    for name in sorted(shown)[:_STATUS_ROWS]:
         service = view.services[name]
         rows.append(
             {

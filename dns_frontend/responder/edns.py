@@ -17,7 +17,7 @@ DO_FLAG: Final = 0x8000
 
 
 class BadOptionError(ValueError):
-    """An option breaks its RFC: the answer is FORMERR."""
+    """An option breaks its RFC; the message says how."""
 
 
 class ClientSubnet(NamedTuple):
@@ -46,17 +46,27 @@ class Edns(NamedTuple):
     version: int
     dnssec_ok: bool
     subnet: ClientSubnet | None
+    malformed: bool = False  # an option breaks its RFC: the answer is FORMERR, with OPT
 
 
 def parse_opt(payload: int, ttl: int, data: bytes) -> Edns:
-    """The OPT record with this class, TTL and data. Raises BadOptionError.
+    """The OPT record with this class, TTL and data.
 
     Unknown options and flags are ignored (RFC 6891 section 6.1.2); so are all options of a version we do not speak.
     """
     version = ttl >> 16 & 0xFF
+    try:
+        subnet = None if version else _options(data)
+    except BadOptionError:
+        return Edns(payload, version, bool(ttl & DO_FLAG), None, malformed=True)
+    return Edns(payload, version, bool(ttl & DO_FLAG), subnet)
+
+
+def _options(data: bytes) -> ClientSubnet | None:
+    """The client subnet among the options. Raises BadOptionError."""
     subnet: ClientSubnet | None = None
     at = seen = 0
-    while version == 0 and at < len(data):
+    while at < len(data):
         if (seen := seen + 1) > OPTIONS_MAX:
             raise BadOptionError(f"more than {OPTIONS_MAX} options")
         if at + _OPTION.size > len(data):
@@ -70,7 +80,7 @@ def parse_opt(payload: int, ttl: int, data: bytes) -> Edns:
                 raise BadOptionError("client subnet is there twice")
             subnet = parse_subnet(data[at : at + length])
         at += length
-    return Edns(payload, version, bool(ttl & DO_FLAG), subnet)
+    return subnet
 
 
 def parse_subnet(data: bytes) -> ClientSubnet:

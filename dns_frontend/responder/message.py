@@ -8,7 +8,7 @@ import struct
 from typing import Final, NamedTuple
 
 from dns_frontend.limits import HEADER_OCTETS, QUERY_RECORDS_MAX
-from dns_frontend.responder.edns import BadOptionError, Edns, parse_opt
+from dns_frontend.responder.edns import Edns, parse_opt
 from dns_frontend.zone.name import LABEL_MAX_OCTETS, NAME_MAX_OCTETS
 from dns_frontend.zone.rtype import Rcode, RType
 
@@ -123,9 +123,6 @@ def _find_edns(packet: bytes, at: int, before: int, additionals: int) -> Edns | 
                 raise BadQueryError(
                     "OPT is there twice, has a name or is in the wrong section (RFC 6891 section 6.1.1)"
                 )
-            try:
-                found = parse_opt(rclass, ttl, packet[at : at + length])
-            except BadOptionError as error:
-                raise BadQueryError(str(error)) from error
+            found = parse_opt(rclass, ttl, packet[at : at + length])
         at += length
     return found

@@ -53,8 +53,8 @@ def resolve(serving: Serving, query: Query, asker: Asker) -> Reply:
 
 def _refusal(serving: Serving, query: Query) -> int:
     """The code for questions that the table has nothing to do with; 0 for the others."""
-    if query.edns is not None and query.edns.version:
-        return Rcode.BADVERS
+    if query.edns is not None and (query.edns.version or query.edns.malformed):
+        return Rcode.BADVERS if query.edns.version else Rcode.FORMERR
     if query.rclass != CLASS_IN or query.rtype in _TRANSFERS:
         return Rcode.REFUSED
     if query.rtype in META_TYPES and query.rtype != RType.ANY:

@@ -28,7 +28,6 @@ class Responder:
         self.serving = Serving()
         self._counters = counters
         self._default_locality = default_locality
-        self._bugs_logged = 0
 
     def respond(self, packet: bytes, source: Source, transport: Transport) -> bytes | None:
         """The answer to one message; None: say nothing."""

@@ -297,11 +297,12 @@ async def running(
     snapshot: Path | None = None,
     listen: tuple[str, ...] = ("127.0.0.1:0",),
     default_locality: str = "",
+    name: str = "dns-test",
 ) -> AsyncIterator[Frontend]:
     """A whole frontend in this process, on real sockets."""
     frontend = Frontend(
         Settings(
-            name="dns-test",
+            name=name,
             control=control or ("127.0.0.1:1",),
             listen=listen,
             grpc="127.0.0.1:0",

@@ -170,8 +170,13 @@ def test_unknown_options_are_ignored(responder):
         struct.pack("!HH", 65001, 0) * 33,
     ],
 )
-def test_bad_options_are_formerr(responder, option):
-    assert rcode_of(send(responder, header(counts=(1, 0, 0, 1)) + QUESTION + opt(option))) == "FORMERR"
+def test_bad_options_are_formerr_with_opt(responder, option):
+    """RFC 6891 section 6.1.1: whoever asks with OPT is answered with OPT."""
+    answer = dns.message.from_wire(send(responder, header(counts=(1, 0, 0, 1)) + QUESTION + opt(option)))
+    assert answer.rcode() == dns.rcode.FORMERR
+    assert answer.edns == 0
+    assert not answer.options
+    assert not answer.answer
 
 
 @pytest.mark.parametrize(
