@@ -77,12 +77,12 @@ def explain(state: BalancerState, inputs: Inputs, service: str, locality: str, *
     declared = inputs.catalog.services.get(service)
     memory = state.services.get(service)
     if declared is None or memory is None:
-        raise NotFoundError(f"service {service} does not exist; `gslb get service` lists them")
+        raise NotFoundError(f"there is no service {service!r}: `gslb get services` lists them")
     network = state.network
     row = network.row.get(locality)
     if row is None:
         raise NotFoundError(
-            f"locality {locality} is no datacenter and no client area; `gslb get datacenter,area` lists them"
+            f"there is no datacenter or client area {locality!r}: see `gslb get datacenters` and `gslb get areas`"
         )
     plan = inputs.previous.get(service) or memory.decision.plan
     shares = plan.shares.get(locality, {}) if plan else {}

@@ -26,7 +26,11 @@ def parse_duration_s(text: str) -> float:
     """`90s`, `30m`, `2h`, `1h30m` -> seconds. Raises click.BadParameter."""
     if _DURATION.fullmatch(text) is None:
         raise click.BadParameter(f"{text!r} is no duration: write 90s, 30m, 2h or 1h30m")
-    return sum(float(number) * _UNIT_S[unit] for number, unit in re.findall(r"(\d+(?:\.\d+)?)([smhd])", text))
+    seconds = sum(float(number) * _UNIT_S[unit] for number, unit in re.findall(r"(\d+(?:\.\d+)?)([smhd])", text))
+    if seconds <= 0:
+        # On the wire 0 stands for the default.
+        raise click.BadParameter(f"{text!r} is no time at all: write 90s, 30m, 2h or 1h30m")
+    return seconds
 
 
 def _duration(_ctx: click.Context, _param: click.Parameter, value: str) -> float:

@@ -1,15 +1,14 @@
 """`gslb get` and `gslb describe`: what is desired and what is seen."""
 
-from typing import Any
-
 import click
 import yaml
+from typing_extensions import override
 
 from bns.model import HealthStatus
 from gslb.cli.kinds import ALIASES, OBSERVED, decoded, kind_named, row_of
 from gslb.cli.output import Column, Row, show, table, with_format
 from gslb.cli.session import Session, with_session
-from gslb.config.dump import dump
+from gslb.config.dump import as_document, dump
 from gslb.v1 import admin_pb2
 
 COLUMNS = {
@@ -33,7 +32,7 @@ COLUMNS = {
     "zone": (Column("name", "name"), Column("lines", "lines")),
     "tasks": (
         Column("task", "task"), Column("address", "address"), Column("health", "health"), Column("rps", "served_rps"),
-        Column("errors/s", "error_rps"), Column("cpu", "cpu_utilization"), Column("agent", "agent", wide=True),
+        Column("errors/s", "error_rps"), Column("cpu", "cpu_utilization", percent=True), Column("agent", "agent", wide=True),
     ),
     "agents": (
         Column("agent", "agent"), Column("datacenter", "datacenter"), Column("alive", "alive"),
@@ -46,24 +45,36 @@ COLUMNS = {
 }  # fmt: skip
 
 
+class Shares(dict[str, float]):
+    """Datacenter -> share; in tables as `us-east1:75.0% europe-west1:25.0%`."""
+
+    @override
+    def __str__(self) -> str:
+        return " ".join(f"{name}:{100 * share:.1f}%" for name, share in self.items())
+
+
+def _is_named(row: Row, name: str) -> bool:
+    """Whether the first column is `name`, or a task under it."""
+    first = str(next(iter(row.values())))
+    return name in {"", first} or first.startswith(f"{name.removesuffix('/')}/")
+
+
 def health_name(number: int) -> str:
     """HEALTHY, ...; a number that this version does not know stays a number."""
     return HealthStatus(number).name if number in set(HealthStatus) else str(number)
 
 
-def _resource_rows(session: Session, kind: str, name: str) -> list[Row]:
+def _show_resources(session: Session, kind: str, name: str, output: str) -> None:
+    """Tables, or the documents themselves: what `-o yaml` prints, `gslb apply` takes."""
     reply = session.call(lambda admin: admin.Get, admin_pb2.GetRequest(kind=kind, name=name))
-    rows = [row_of(resource) for resource in decoded(reply.resources)]
-    for row in rows:
-        backends: Any = row.get("backends", [])
-        row["datacenters"] = [backend["job"].split("/")[2] for backend in backends]
-        row["lines"] = str(row.get("records", "")).count("\n")
-    hidden = (
-        {"datacenters", "lines"}
-        - ({"datacenters"} if kind == "service" else set())
-        - ({"lines"} if kind == "zone" else set())
-    )
-    return [{key: value for key, value in row.items() if key not in hidden} for row in rows]
+    resources = decoded(reply.resources)
+    match output:
+        case "yaml":
+            click.echo(dump(resources, history=True), nl=False)
+        case "json":
+            show(output, [as_document(resource, history=True) for resource in resources], ())
+        case _:
+            show(output, [row_of(resource) for resource in resources], COLUMNS[kind])
 
 
 def _observed_rows(session: Session, what: str) -> list[Row]:
@@ -98,7 +109,7 @@ def plan_row(service: admin_pb2.ServiceStatus, locality: admin_pb2.LocalityStatu
         "service": service.service,
         "locality": locality.locality,
         "demand_rps": locality.demand_rps,
-        "shares": " ".join(f"{name}:{100 * share:.1f}%" for name, share in pairs if share > 0),
+        "shares": Shares((name, share) for name, share in pairs if share > 0),
         "stamp": f"{stamp.incarnation}.{stamp.epoch}.{stamp.version}",
     }
 
@@ -109,18 +120,26 @@ def plan_row(service: admin_pb2.ServiceStatus, locality: admin_pb2.LocalityStatu
 @with_format
 @with_session
 def get(session: Session, kind: str, name: str, output: str) -> None:
-    """List what is there. KIND: datacenters, areas, services, drains, zones; or tasks, agents, plans as seen now."""
-    if kind in OBSERVED:
-        rows = [row for row in _observed_rows(session, kind) if name in {"", *map(str, list(row.values())[:1])}]
+    """List what is there. KIND: datacenters, areas, services, drains, zones; or tasks, agents, plans as seen now.
+
+    \b
+    gslb get services
+    gslb get service web -o yaml       what `gslb apply -f` takes
+    gslb get tasks /bns/us-east1/web   a task, or all under a prefix
+    gslb get plans web                 where each locality's requests go
+    """
+    what = OBSERVED.get(kind.lower())
+    if what:
+        rows = [row for row in _observed_rows(session, what) if _is_named(row, name)]
         if name and not rows:
-            raise click.ClickException(f"there is no {kind.removesuffix('s')} {name!r}")
-        show(output, rows, COLUMNS[kind])
+            raise click.ClickException(f"there is no {what.removesuffix('s')} {name!r}: `gslb get {what}` lists all")
+        show(output, rows, COLUMNS[what])
         return
     if kind.lower() not in ALIASES:
         raise click.UsageError(
-            f"{kind!r} is nothing to get: use one of {', '.join(sorted({*ALIASES.values(), *OBSERVED}))}"
+            f"{kind!r} is nothing to get: use one of {', '.join(sorted({*ALIASES.values(), *OBSERVED.values()}))}"
         )
-    show(output, _resource_rows(session, kind_named(kind), name), COLUMNS[kind_named(kind)])
+    _show_resources(session, kind_named(kind), name, output)
 
 
 @click.command(short_help="Show one resource with everything known about it.")
@@ -143,7 +162,7 @@ def describe(session: Session, kind: str, name: str) -> None:
     ]  # fmt: skip
     click.echo("\n# now, in requests per second")
     headings = ("service", "datacenter", "healthy", "capacity", "planned", "served", "errors", "cpu", "drain")
-    click.echo(table(rows, [Column(heading, heading) for heading in headings]))
+    click.echo(table(rows, [Column(heading, heading, percent=heading == "cpu") for heading in headings]))
     for service in status.services:
         if service.service != name:
             continue

@@ -6,7 +6,7 @@ import click
 
 from gslb.config.dump import as_document
 from gslb.model.errors import InvalidValueError
-from gslb.model.resources import KINDS, Resource
+from gslb.model.resources import KINDS, Resource, Service, Zone
 from gslb.v1 import config_pb2
 from gslb.wire.resources import decode_resource
 
@@ -19,7 +19,10 @@ ALIASES: Mapping[str, str] = {
     "clientareas": "area",
     "svc": "service",
 }
-OBSERVED = ("tasks", "agents", "plans")
+# What is seen rather than desired, by every way to name it.
+OBSERVED: Mapping[str, str] = {
+    name: what for what in ("tasks", "agents", "plans") for name in (what, what.removesuffix("s"))
+}
 
 
 def kind_named(text: str) -> str:
@@ -42,7 +45,17 @@ def decoded(resources: Iterable[config_pb2.Resource]) -> list[Resource]:
 
 
 def row_of(resource: Resource) -> dict[str, object]:
-    """A resource as a flat row: its document, with the fields of `spec` beside the name."""
+    """A resource as a flat row for a table: its document, the fields of `spec` and `meta` beside the name."""
     document = as_document(resource, history=True)
-    spec = document.pop("spec", {})
-    return {**document, **(spec if isinstance(spec, dict) else {})}
+    parts = [part for part in (document.pop("meta", {}), document.pop("spec", {})) if isinstance(part, dict)]
+    row: dict[str, object] = {**document}
+    for part in parts:
+        row.update(part)
+    match resource:
+        case Service():
+            row["datacenters"] = [backend.datacenter for backend in resource.backends]
+        case Zone():
+            row["lines"] = resource.records.count("\n")
+        case _:
+            pass
+    return row

@@ -5,6 +5,7 @@ the control plane's packages: a missing extra is one clear line.
 """
 
 import importlib
+import os
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -69,4 +70,18 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="gslb")
 def main() -> None:
-    """Global software load balancer: send every client to the nearest place with room."""
+    """Global software load balancer: send every client to the nearest place with room.
+
+    \b
+    Environment:
+      GSLB_CONTROL   replicas of the control plane, HOST:PORT,...
+      GSLB_DNS       control port of a DNS frontend, HOST:PORT (explain dns only)
+
+    \b
+    Exit status:
+      0 success; 1 refused or failed; 2 bad usage. Data goes to stdout, messages to stderr.
+
+    Shell completion: eval "$(_GSLB_COMPLETE=bash_source gslb)", or zsh_source, fish_source.
+    """
+    # gRPC's own log lines are not meant for the reader of a command's messages.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")

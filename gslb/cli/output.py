@@ -24,11 +24,12 @@ def with_format(command: F) -> F:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of a table: its heading, the row's key, and whether only `wide` shows it."""
+    """One column of a table: its heading, the row's key, whether only `wide` shows it and whether 0.5 means 50 %."""
 
     heading: str
     key: str
     wide: bool = False
+    percent: bool = False
 
 
 def show(output: str, rows: Sequence[Row], columns: Sequence[Column]) -> None:
@@ -44,7 +45,7 @@ def show(output: str, rows: Sequence[Row], columns: Sequence[Column]) -> None:
 
 def table(rows: Sequence[Row], columns: Sequence[Column]) -> str:
     """Aligned columns under capital headings; numbers to the right."""
-    cells = [[cell(row.get(column.key)) for column in columns] for row in rows]
+    cells = [[cell(row.get(column.key), percent=column.percent) for column in columns] for row in rows]
     headings = [column.heading.upper() for column in columns]
     widths = [max(len(line[i]) for line in [headings, *cells]) for i in range(len(columns))]
     right = [bool(rows) and all(isinstance(row.get(c.key), int | float) for row in rows) for c in columns]
@@ -57,12 +58,14 @@ def table(rows: Sequence[Row], columns: Sequence[Column]) -> str:
     return "\n".join(lines)
 
 
-def cell(value: object) -> str:
+def cell(value: object, *, percent: bool = False) -> str:
     """One value in a table; what is unknown or empty is a dash."""
-    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
+    if value is None or value == "" or (isinstance(value, float) and not math.isfinite(value)):
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, float) and percent:
+        return f"{value:.0%}"
     if isinstance(value, float):
         return f"{value:.1f}" if abs(value) < 1e6 else f"{value:.3g}"
     if isinstance(value, list | tuple):

@@ -1,5 +1,6 @@
 """`gslb top`: every backend's load, live."""
 
+import contextlib
 import time
 
 import click
@@ -8,18 +9,15 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from gslb.cli.output import Column, show, with_format
+from gslb.cli.output import Column, cell, show, with_format
 from gslb.cli.session import Session, with_session
 from gslb.v1 import admin_pb2
 
 REFRESH_S = 1.0
-COLUMNS = tuple(
-    Column(heading, key)
-    for heading, key in (
-        ("service", "service"), ("datacenter", "datacenter"), ("planned", "load_rps"), ("served", "served_rps"),
-        ("errors", "error_rps"), ("capacity", "capacity_rps"), ("cpu", "cpu_utilization"),
-        ("healthy", "healthy"), ("drain", "drain"),
-    )
+COLUMNS = (
+    Column("service", "service"), Column("datacenter", "datacenter"), Column("planned", "load_rps"),
+    Column("served", "served_rps"), Column("errors", "error_rps"), Column("capacity", "capacity_rps"),
+    Column("cpu", "cpu_utilization", percent=True), Column("healthy", "healthy"), Column("drain", "drain"),
 )  # fmt: skip
 
 
@@ -42,8 +40,7 @@ def _picture(status: admin_pb2.StatusResponse, service: str) -> RenderableType:
     for row in rows_of(status, service):
         load, capacity = float(str(row["load_rps"])), float(str(row["capacity_rps"]))
         style = "red" if load > capacity else "yellow" if row["drain"] else ""
-        cells = [f"{value:.2f}" if isinstance(value, float) else str(value) for value in (row[c.key] for c in COLUMNS)]
-        table.add_row(*cells, style=style)
+        table.add_row(*[cell(row[column.key], percent=column.percent) for column in COLUMNS], style=style)
     age = f"etcd answered {status.etcd_age_s:.0f} s ago"
     return Group(
         table, Text(f"asked {status.replica}; leader {status.leader or 'none'}; {age}; Ctrl-C ends", style="dim")
@@ -64,11 +61,15 @@ def top(session: Session, service: str, once: bool, output: str) -> None:
     if once or output != "table" or not console.is_terminal:
         show(output, rows_of(status, service), COLUMNS)
         return
-    with Live(_picture(status, service), console=console, auto_refresh=False) as live:
+    live = Live(_picture(status, service), console=console, auto_refresh=False)
+    with contextlib.suppress(KeyboardInterrupt), live:
         while True:
+            time.sleep(REFRESH_S)
             try:
-                time.sleep(REFRESH_S)
-            except KeyboardInterrupt:
-                return
-            status = session.call(lambda admin: admin.Status, admin_pb2.StatusRequest())
+                status = session.call(lambda admin: admin.Status, admin_pb2.StatusRequest())
+            except click.ClickException as error:
+                # What is shown stays: whoever watches wants to see the control plane come back.
+                live.update(Group(_picture(status, service), Text(error.message, style="red")), refresh=True)
+                session.begin_anew()
+                continue
             live.update(_picture(status, service), refresh=True)

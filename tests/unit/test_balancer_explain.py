@@ -91,9 +91,9 @@ def test_what_stickiness_keeps_is_told() -> None:
 def test_unknown_names_are_refused_with_the_name() -> None:
     inputs = planet()
     state, _ = step(BalancerState(), inputs, now_s=NOW_S)
-    with pytest.raises(NotFoundError, match="service ghost"):
+    with pytest.raises(NotFoundError, match="service 'ghost'"):
         explain(state, inputs, "ghost", "europe", now_s=NOW_S)
-    with pytest.raises(NotFoundError, match="locality atlantis"):
+    with pytest.raises(NotFoundError, match="client area 'atlantis'"):
         explain(state, inputs, "backend", "atlantis", now_s=NOW_S)
 
 
