@@ -9,6 +9,7 @@ import math
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from types import MappingProxyType
 
 from google.protobuf.message import DecodeError
@@ -17,7 +18,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from bns import limits
 from bns.errors import BadRecordError
 from bns.model import Agent, Endpoint, HealthStatus, ProbeKind, ProbeSpec, Task
-from bns.names import InvalidNameError, check_label, parse_task
+from bns.names import InvalidNameError, check_label, check_task
 from bns.v1 import bns_pb2
 
 # Most tasks have none, and 100,000 of them would each have their own empty dictionary.
@@ -65,14 +66,14 @@ def encode_probe(probe: ProbeSpec) -> bns_pb2.ProbeSpec:
 def decode_task(record: bns_pb2.TaskRecord) -> Task:
     """The task that `record` describes. Raises BadRecordError naming the value."""
     try:
-        name = str(parse_task(record.name))
-        agent = check_label(record.agent, f"task {record.name}: agent") if record.agent else ""
+        name = check_task(record.name)
+        agent = check_label(record.agent, f"task {name}: agent") if record.agent else ""
     except InvalidNameError as error:
         raise BadRecordError(str(error)) from error
     where = f"task {name}"
     return Task(
         name=name,
-        address=sys.intern(_address(record.address, where)),
+        address=_address(record.address, where),
         port=_port(record.port, f"{where}: port"),
         agent=sys.intern(agent),
         named_ports=_named_ports(record, where),
@@ -166,16 +167,23 @@ def parse_agent_bytes(data: bytes) -> Agent:
 
 
 def _address(text: str, where: str) -> str:
+    address, complaint = _judged(text)
+    if complaint:
+        raise BadRecordError(f"{where}: address {text[:80]!r} {complaint}")
+    return address
+
+
+@lru_cache(maxsize=8192)
+def _judged(text: str) -> tuple[str, str]:
+    """An address in its usual form, and what is wrong with it. Many tasks share one, and to read one takes long."""
     try:
-        address = ipaddress.ip_address(text)
-    except ValueError as error:
-        raise BadRecordError(
-            f"{where}: address {text[:80]!r} is not an IPv4 or IPv6 address: give a literal"
-        ) from error
+        address = ipaddress.ip_address(text[:80])
+    except ValueError:
+        return "", "is not an IPv4 or IPv6 address: give a literal"
     scoped = isinstance(address, ipaddress.IPv6Address) and address.scope_id is not None
     if address.is_unspecified or address.is_multicast or scoped:
-        raise BadRecordError(f"{where}: address {text!r} cannot be reached by others: give one of the machine's own")
-    return str(address)
+        return "", "cannot be reached by others: give one of the machine's own"
+    return sys.intern(str(address)), ""
 
 
 def _port(port: int, what: str) -> int:

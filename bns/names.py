@@ -59,6 +59,7 @@ class TaskName:
 
 
 _PARTS = ("datacenter", "user", "job", "task")
+_TASK_PATH = re.compile(rf"/bns(/{_LABEL.pattern}){{4}}")
 
 
 def _split(path: str, count: int, form: str) -> list[str]:
@@ -74,6 +75,14 @@ def _split(path: str, count: int, form: str) -> list[str]:
 def parse_task(path: str) -> TaskName:
     """/bns/DATACENTER/USER/JOB/TASK. Raises InvalidNameError."""
     return TaskName(*_split(path, 4, "/bns/DATACENTER/USER/JOB/TASK"))
+
+
+def check_task(path: str) -> str:
+    """`path` itself if it is /bns/DATACENTER/USER/JOB/TASK; quicker than taking it apart. Raises InvalidNameError."""
+    if _TASK_PATH.fullmatch(path) is None:
+        parse_task(path)
+        raise InvalidNameError(f"{path[:200]!r} is not of the form /bns/DATACENTER/USER/JOB/TASK")
+    return path
 
 
 def parse_job(path: str) -> JobName:

@@ -16,6 +16,7 @@ from bns.etcd.embedded import EmbeddedEtcd
 from bns.model import HealthStatus
 from bns.paging import PageToken
 from bns.registration import Registration
+from bns.store import read_record
 from bns.transport import aio_channel
 from bns.v1 import bns_pb2, bns_pb2_grpc
 from tests.support.bns import Replica, identity, replica, task
@@ -91,14 +92,17 @@ async def test_a_list_that_has_begun_is_finished_while_etcd_is_away(etcd_client:
             etcd.resume()
 
 
-async def test_a_fresh_list_reads_only_what_differs(etcd_client: Client) -> None:
+async def test_a_fresh_list_reads_only_what_differs(etcd_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     async with replica(etcd_client) as one, Registration(one.address, identity()) as agent:
         await fill(one, agent, [f"{JOB}/0", f"{JOB}/1"])
         before = one.store.view.tasks
         kvs, revision = await etcd_client.scan(b"/bns")
         changed: list[frozenset[str]] = []
         one.store.subscribe(lambda names, _: changed.append(names))
+        read: list[str] = []
+        monkeypatch.setattr("bns.store.read_record", lambda key, value: read.append(key) or read_record(key, value))
         one.store._on_snapshot([kv for kv in kvs if not kv.key.endswith(b"/1")], revision)
+        assert read == []
         assert one.store.view.tasks[f"{JOB}/0"] is before[f"{JOB}/0"]
         assert changed == [{f"{JOB}/1"}]
         assert one.store.view.revision == revision

@@ -196,10 +196,12 @@ async def test_the_goodbye_of_an_older_session_leaves_the_newer_one_its_lease(
         session = one.registry.sessions["us-east1", "node-1"]
         async with Registration(two.address, identity()) as new:
             await new.wait_attached(10)
+            before = two.store.view.agents["us-east1", "node-1"]
             await session.goodbye()
             revision = await new.register(task(f"{JOB}/0"))
             view = await two.store.wait_for_revision(revision, 5)
-            assert view.agents["us-east1", "node-1"].replica == "r2"
+            assert view.agents["us-east1", "node-1"] == before
+            assert (before.replica, before.lease_id) == ("r2", session._lease), "both hold the same lease"
 
 
 async def test_what_is_wanted_is_registered_again_after_re_attachment(etcd_client: Client, etcd: EmbeddedEtcd) -> None:

@@ -2,12 +2,14 @@
 
 import contextlib
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bns.codec import encode_agent, encode_task, parse_agent_bytes, parse_task_bytes
 from bns.errors import BadRecordError
 from bns.model import Task
+from bns.names import InvalidNameError, check_task, parse_task
 from bns.v1 import bns_pb2
 
 GOOD = encode_task(
@@ -62,3 +64,21 @@ def test_any_values(record: bns_pb2.TaskRecord) -> None:
     with contextlib.suppress(BadRecordError):
         task = parse_task_bytes(record.SerializeToString())
         assert parse_task_bytes(encode_task(task).SerializeToString()) == task
+
+
+@settings(deadline=None)
+@given(
+    st.one_of(
+        st.text(max_size=40),
+        st.lists(st.text("ab-0A/_.", max_size=4), min_size=2, max_size=6).map(lambda parts: "/bns/" + "/".join(parts)),
+    )
+)
+def test_both_readings_of_a_name_agree(path: str) -> None:
+    try:
+        taken_apart = str(parse_task(path))
+    except InvalidNameError as error:
+        with pytest.raises(InvalidNameError) as caught:
+            check_task(path)
+        assert str(caught.value) == str(error)
+        return
+    assert check_task(path) == taken_apart == path
