@@ -94,10 +94,10 @@ CLOCK_SKEW_MAX_S: Final = 2.0
 FIRST_PLAN_WAIT_S: Final = 10.0  # for a call without a deadline
 ATTEMPTS_MAX: Final = 3
 RETRY_BUDGET_FRACTION: Final = 0.1
-# Tokens at the start, the most that can be saved, and what trickles in without any traffic.
-RETRY_TOKENS_START: Final = 10.0
-RETRY_TOKENS_MAX: Final = 100.0
-RETRY_TOKENS_PER_S: Final = 1.0
+RETRY_BUDGET_WINDOW_S: Final = 10.0  # how long a request's part of the budget lasts
+# The floor: retries that need no requests before them, and how fast they come back.
+RETRY_RESERVE: Final = 20.0
+RETRY_RESERVE_PER_S: Final = 1.0
 # How long a task that did not answer stays out before it is tried again in the background.
 TASK_BACKOFF_MIN_S: Final = 0.1
 TASK_BACKOFF_MAX_S: Final = 5.0

@@ -82,7 +82,7 @@ class TestBackoff:
 class TestBudget:
     def test_a_lone_failure_may_be_retried(self) -> None:
         budget = RetryBudget()
-        budget.request()
+        budget.request(1.0)
         assert budget.take(1.0)
 
     def test_an_outage_is_not_multiplied(self) -> None:
@@ -90,20 +90,33 @@ class TestBudget:
         budget = RetryBudget()
         retries = 0
         for i in range(10_000):
-            budget.request()
-            retries += budget.take(1.0 + i / 1000) + budget.take(1.0 + i / 1000)
-        assert 1_000 <= retries <= 1_000 + limits.RETRY_TOKENS_START + limits.RETRY_TOKENS_PER_S * 10 + 1
+            now_s = 1.0 + i / 1000
+            budget.request(now_s)
+            retries += budget.take(now_s) + budget.take(now_s)
+        assert 900 <= retries <= 1_000 + limits.RETRY_RESERVE + limits.RETRY_RESERVE_PER_S * 10 + 1
 
-    def test_the_trickle_does_not_save_up(self) -> None:
+    def test_a_busy_client_can_retry_what_breaks_at_once(self) -> None:
+        """A datacenter dies under 1,000 rps with 300 requests in flight: all of them may go elsewhere."""
         budget = RetryBudget()
-        for _ in range(int(limits.RETRY_TOKENS_START)):
-            assert budget.take(1.0)
+        for i in range(30_000):
+            budget.request(1.0 + i / 1000)
+        assert sum(budget.take(31.0) for _ in range(300)) == 300
+
+    def test_nothing_is_saved_up_for_long(self) -> None:
+        """A client of 1 rps cannot save a day's budget and spend it on one outage."""
+        budget = RetryBudget()
+        for i in range(86_400):
+            budget.request(float(i))
+        assert sum(budget.take(86_400.0) for _ in range(1000)) <= limits.RETRY_RESERVE + 2
+
+    def test_the_reserve_comes_back_and_no_further(self) -> None:
+        budget = RetryBudget()
+        assert sum(budget.take(1.0) for _ in range(100)) == limits.RETRY_RESERVE
         assert not budget.take(1.0)
-        taken = sum(budget.take(100_000.0) for _ in range(1000))
-        assert taken == limits.RETRY_TOKENS_START
+        assert sum(budget.take(100_000.0) for _ in range(1000)) == limits.RETRY_RESERVE
 
     def test_a_clock_that_steps_back_gives_nothing(self) -> None:
-        budget = RetryBudget(tokens=0.0)
+        budget = RetryBudget(reserve=0.0)
         assert not budget.take(100.0)
         assert not budget.take(50.0)
 

@@ -32,7 +32,7 @@ class Attempts(Generic[L]):
         self._tried: list[L] = []
         self._open = False  # an attempt is under way
         self._started_s = time.monotonic()
-        core.count(criticality)
+        core.count(criticality, self._started_s)
 
     def first(self) -> L | None:
         """The task to ask first; None: there is nobody yet, wait."""

@@ -120,13 +120,13 @@ class ServiceCore(Generic[L]):
         for callback in waiting:
             callback()
 
-    def count(self, criticality: Criticality) -> None:
+    def count(self, criticality: Criticality, now_s: float) -> None:
         """Counts one logical first attempt, whatever becomes of it."""
         with self._lock:
             self._attempts[criticality] += 1
             self._total_attempts[criticality] += 1
             self.counts.requests += 1
-            self._budget.request()
+            self._budget.request(now_s)
 
     def may_retry(self, failure: Failure) -> bool:
         """Takes a retry from the budget; False when it is spent.

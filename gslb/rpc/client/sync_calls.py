@@ -254,7 +254,7 @@ class RoutedCall(CallBase):
 
     @override
     def cancelled(self) -> bool:
-        return self._ended and (self._error or self._must()).cancelled()
+        return self._cancelled or (self._ended and (self._error or self._must()).cancelled())
 
     @override
     def running(self) -> bool:

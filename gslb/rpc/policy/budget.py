@@ -1,10 +1,11 @@
-"""How many retries a channel may make: a fraction of its requests, with a small floor. PURE.
+"""How many retries a channel may make: a fraction of its recent requests, with a small floor. PURE.
 
 Without a budget, clients that retry three times triple the load of a service that is already failing (SRE book,
-chapter 22). A bucket of tokens holds them to `RETRY_BUDGET_FRACTION` of the requests; a trickle by time lets the one
-failure of a channel that is nearly idle be retried too.
+chapter 22). Each request pays in a fraction of a token, which fades away within a window: so the budget follows the rate
+of requests, a busy client can retry all that breaks at once, and a quiet one cannot save up for an outage.
 """
 
+import math
 from dataclasses import dataclass
 
 from gslb.model import limits
@@ -12,28 +13,34 @@ from gslb.model import limits
 
 @dataclass(slots=True)
 class RetryBudget:
-    """A bucket of tokens: each request puts in a fraction of one, each retry takes a whole one."""
+    """Times are monotonic seconds; each retry takes a whole token, of the earned ones or of the reserve."""
 
     fraction: float = limits.RETRY_BUDGET_FRACTION
-    per_second: float = limits.RETRY_TOKENS_PER_S
-    most: float = limits.RETRY_TOKENS_MAX
-    tokens: float = limits.RETRY_TOKENS_START
-    updated_s: float = 0.0
+    window_s: float = limits.RETRY_BUDGET_WINDOW_S
+    earned: float = 0.0
+    reserve: float = limits.RETRY_RESERVE
+    updated_s: float | None = None
 
-    def request(self) -> None:
+    def request(self, now_s: float) -> None:
         """Counts one logical request."""
-        self.tokens = min(self.most, self.tokens + self.fraction)
+        self._advance(now_s)
+        self.earned += self.fraction
 
     def take(self, now_s: float) -> bool:
-        """Takes the token of one retry at `now_s` (monotonic); False: the budget is spent, do not retry."""
-        if self.updated_s:
-            elapsed_s = max(0.0, now_s - self.updated_s)
-            # The trickle only fills up to where the bucket started: it is a floor, not a second income.
-            floor = limits.RETRY_TOKENS_START
-            if self.tokens < floor:
-                self.tokens = min(floor, self.tokens + self.per_second * elapsed_s)
-        self.updated_s = now_s
-        if self.tokens < 1.0:
-            return False
-        self.tokens -= 1.0
-        return True
+        """Takes the token of one retry; False: the budget is spent, do not retry."""
+        self._advance(now_s)
+        if self.earned >= 1.0:
+            self.earned -= 1.0
+            return True
+        if self.reserve >= 1.0:
+            self.reserve -= 1.0
+            return True
+        return False
+
+    def _advance(self, now_s: float) -> None:
+        elapsed_s = 0.0 if self.updated_s is None else now_s - self.updated_s
+        if elapsed_s > 0.0:
+            self.earned *= math.exp(-elapsed_s / self.window_s)
+            self.reserve = min(limits.RETRY_RESERVE, self.reserve + limits.RETRY_RESERVE_PER_S * elapsed_s)
+        if elapsed_s >= 0.0:
+            self.updated_s = now_s
