@@ -86,6 +86,7 @@ async def _run(options: Options) -> int:
     own = directory.create()
     planet: Planet | None = None
     load: asyncio.Task[None] | None = None
+    code = 1
     try:
         planet = Planet.create(own.path, options.texts, _say)
         await planet.start()
@@ -94,9 +95,14 @@ async def _run(options: Options) -> int:
         traffic = Traffic(planet.dns_servers, planet.gfe_port, random.Random())
         load = asyncio.create_task(traffic.run())
         if options.once:
-            return await _checks(planet, traffic, options)
-        await _show(planet, traffic, time.monotonic() + options.duration_s)
-        return 0
+            code = await _checks(planet, traffic, options)
+        else:
+            await _show(planet, traffic, time.monotonic() + options.duration_s)
+            code = 0
+        return code
+    except asyncio.CancelledError:
+        code = 0
+        raise
     finally:
         _say("ending every process ...")
         if load is not None:
@@ -104,7 +110,11 @@ async def _run(options: Options) -> int:
             await asyncio.gather(load, return_exceptions=True)
         if planet is not None:
             await planet.stop()
-        own.remove()
+        if code == 0:
+            own.remove()
+        else:
+            own.leave()
+            _say(f"logs are in {own.path / 'logs'} until the next demo")
 
 
 async def _checks(planet: Planet, traffic: Traffic, options: Options) -> int:

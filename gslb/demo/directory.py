@@ -27,6 +27,10 @@ class DataDirectory:
         shutil.rmtree(self.path, ignore_errors=True)
         self._lock.close()
 
+    def leave(self) -> None:
+        """Lets it be, for somebody to read the logs; the next demo removes it."""
+        self._lock.close()
+
 
 def create(parent: Path | None = None) -> DataDirectory:
     """A new, locked, empty directory."""

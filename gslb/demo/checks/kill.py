@@ -16,9 +16,10 @@ async def check_kill(bench: Bench) -> dict[str, Any]:
     start_s = time.monotonic()
     victim = bench.planet.tasks_of(VICTIM_DATACENTER, "backend")[0]
     await asyncio.sleep(2.0)
+    before = await _attempts(bench, victim.name)
     killed_s = time.monotonic()
     await bench.planet.supervisor.kill(victim.label)
-    last_attempt_s = await _last_attempt(bench, victim.name, killed_s)
+    last_attempt_s = await _last_attempt(bench, victim.name, killed_s, before)
     late = sum(1 for outcome in bench.traffic.since(killed_s + IN_FLIGHT_S) if outcome.error)
     early = bench.failures(killed_s) - late
     bench.planet.supervisor.restart(victim.label)
@@ -33,16 +34,19 @@ async def check_kill(bench: Bench) -> dict[str, Any]:
     }
 
 
-async def _last_attempt(bench: Bench, task: str, killed_s: float) -> float:
-    """When a frontend last tried an RPC on `task`, in seconds after the kill, by the frontends' own counters."""
+async def _attempts(bench: Bench, task: str) -> int:
+    """How often the frontends have tried an RPC on `task`, by their own counts."""
     frontends = [place for place in bench.planet.tasks if place.job == "frontend"]
-    last_s, seen = 0.0, -1.0
+    return sum([await bench.picks(place, task) for place in frontends])
+
+
+async def _last_attempt(bench: Bench, task: str, killed_s: float, before: int) -> float:
+    """When a frontend last tried an RPC on `task`, in seconds after the kill."""
+    last_s, seen = 0.0, before
     while (elapsed_s := time.monotonic() - killed_s) < WATCH_S:
-        attempts = 0.0
-        for place in frontends:
-            attempts += await bench.picks(place, task)
-        if seen >= 0 and attempts > seen:
+        attempts = await _attempts(bench, task)
+        if attempts > seen:
             last_s = round(elapsed_s, 2)
-        seen = attempts
+        seen = max(seen, attempts)
         await asyncio.sleep(0.1)
     return last_s

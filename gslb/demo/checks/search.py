@@ -19,7 +19,7 @@ _PLACE = re.compile(r'data-work="([^"]+)" data-line="(\d+)"')
 
 def scan(texts: Path, word: str) -> list[tuple[str, int]]:
     """Every place of a word, read straight from the texts: (work, 1-based line), repetitions included."""
-    pattern = re.compile(rf"(?<![a-z'])(?<![a-z]'){word}(?!'?[a-z])", re.IGNORECASE)
+    pattern = re.compile(rf"(?<![a-z])(?<![a-z]'){word}(?!'?[a-z])", re.IGNORECASE)
     places: list[tuple[str, int]] = []
     for path in sorted(texts.glob("*_gut.txt")):
         text = path.read_text(encoding="utf-8", errors="replace")
