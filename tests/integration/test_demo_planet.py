@@ -64,7 +64,9 @@ def _started(tmp_path: Path) -> tuple["subprocess.Popen[str]", dict[str, object]
 def test_checks_of_dns_search_and_kill_pass_under_load(tmp_path: Path) -> None:
     report = tmp_path / "out.json"
     only = [argument for check in ("dns", "search", "kill") for argument in ("--only", check)]
-    done = subprocess.run([*DEMO, "--once", "--json", str(report), *only], capture_output=True, text=True, timeout=390)
+    done = subprocess.run(
+        [*DEMO, "--once", "--json", str(report), *only], capture_output=True, text=True, timeout=390, check=False
+    )
     seen = json.loads(report.read_text())
     assert done.returncode == 0, json.dumps(seen, indent=1) + done.stderr
     assert all(check["requests"] >= 2000 for check in seen["checks"].values())

@@ -13,7 +13,7 @@ from gslb.demo import directory, resolver
 from gslb.demo.checks.search import scan
 from gslb.demo.layout import JOBS, SITES, WEB_NAME, site_of_address
 from gslb.demo.ports import any_free, first_free, is_free
-from gslb.demo.resolver import Resolver, ResolveError
+from gslb.demo.resolver import ResolveError, Resolver
 from gslb.geo.cidr import CidrMap
 from gslb.model.resources import ClientArea, Service
 
@@ -71,7 +71,7 @@ def test_the_query_names_the_client_s_network() -> None:
 
 async def test_a_server_that_is_not_there_is_a_clear_error() -> None:
     asked = Resolver([f"127.0.0.1:{any_free('127.0.0.1')}"], "127.101.0.0/24", random.Random(1))
-    with pytest.raises(ResolveError, match="did not answer for www.shakespeare.example"):
+    with pytest.raises(ResolveError, match=r"did not answer for www\.shakespeare\.example"):
         await asked.resolve(WEB_NAME, now_s=0.0)
     assert asked.failures == 1
 
