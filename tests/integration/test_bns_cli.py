@@ -18,6 +18,7 @@ from bns.etcd.embedded import EmbeddedEtcd
 from bns.model import HealthStatus
 from bns.registration import Registration
 from bns.spawn import dies_with_us
+from tests.integration.test_bns_attachment import Agent, running
 from tests.support.bns import Replica, identity, replica, task
 from tests.support.etcd import until
 
@@ -169,6 +170,21 @@ async def test_register_runs_the_command_under_the_name(etcd_client: Client, add
             process.send_signal(signal.SIGTERM)
             assert await asyncio.wait_for(process.wait(), 20) == 7
         await until(lambda: not one.store.view.tasks and not one.store.view.agents, what="the deregistration")
+
+
+async def test_register_through_the_agent(tmp_path: Path) -> None:
+    agent, path = Agent(), tmp_path / "agent.sock"
+    with running(agent, path):
+        arguments = ("register", f"{JOB}/0", "127.0.0.1:80", "--probe", "http:/healthz", "--cpu-cores", "2")
+        ran = await run(*arguments, "--", "sh", "-c", "exit 9", BNS_AGENT=str(path))
+        assert (ran.code, ran.out, ran.err) == (9, "", "")
+        told = agent.heard[0].task
+        assert (told.name, told.port, told.cpu_cores, told.probe.path) == (f"{JOB}/0", 80, 2.0, "/healthz")
+        assert agent.kinds()[-1] == "detach"
+        agent.refusal = "task is held by agent 'node-9'"
+        ran = await run("register", f"{JOB}/0", "127.0.0.1:80", "--agent", str(path), "--", "sh", "-c", "exit 9")
+        assert ran.code == 1
+        assert "node-9" in ran.err
 
 
 async def test_register_refuses_a_name_that_is_taken(etcd_client: Client, tmp_path: Path) -> None:
