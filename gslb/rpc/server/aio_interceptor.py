@@ -13,7 +13,7 @@ from typing_extensions import override
 from gslb.rpc import context as request_context
 from gslb.rpc.server.load import Load
 from gslb.rpc.server.outcome import counted, is_failure, remaining_s
-from gslb.rpc.server.sync_interceptor import Handler, handler_kind
+from gslb.rpc.server.sync_interceptor import Handler, code_of, handler_kind
 
 if TYPE_CHECKING:  # generic in the stubs only
     InterceptorBase = grpc.aio.ServerInterceptor[object, object]
@@ -26,7 +26,6 @@ class Context(Protocol):
 
     def invocation_metadata(self) -> request_context.Metadata | None: ...
     def time_remaining(self) -> float | None: ...
-    def code(self) -> object: ...
 
 
 Coroutine = Callable[[object, Context], Awaitable[object]]
@@ -108,4 +107,4 @@ class AioServerInterceptor(InterceptorBase):
             raised = False
             raise
         finally:
-            self._load.end(request.criticality, ok=not is_failure(context.code(), raised=raised))
+            self._load.end(request.criticality, ok=not is_failure(code_of(context), raised=raised))

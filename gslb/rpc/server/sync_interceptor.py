@@ -72,13 +72,14 @@ class ServerInterceptor(InterceptorBase):
             raised = False
             raise
         finally:
-            failed = is_failure(_code(context), raised=raised)
+            failed = is_failure(code_of(context), raised=raised)
             self._load.end(request.criticality, ok=not failed)
             request_context.leave(token)
 
 
-def _code(context: grpc.ServicerContext) -> object:
-    # Not in the abstract class: servers of other makers may lack it.
+def code_of(context: object) -> object:
+    """The status that a handler set so far; None also when its context does not tell."""
+    # Not in the abstract class; that of a plain function in an asyncio server lacks it.
     code: Callable[[], object] | None = getattr(context, "code", None)
     return code() if code is not None else None
 
