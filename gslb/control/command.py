@@ -20,8 +20,10 @@ _LOG_FORMAT = "%(asctime)s %(levelname).1s %(name)s: %(message)s"
 
 def _roles(_: click.Context, __: click.Parameter, text: str) -> frozenset[str]:
     roles = frozenset(part.strip() for part in text.split(",") if part.strip())
-    if not roles or roles - _ROLES:
-        raise click.BadParameter(f"{text!r}: give one or both of {', '.join(sorted(_ROLES))}")
+    if "cell" not in roles or roles - _ROLES:
+        raise click.BadParameter(
+            f"{text!r}: give cell (hears agents and clients, serves readers) or cell,global (also leads and publishes)"
+        )
     return roles
 
 
@@ -39,7 +41,14 @@ def _addresses(_: click.Context, __: click.Parameter, text: str) -> tuple[str, .
 @click.option("--listen", default="127.0.0.1:4070", metavar="HOST:PORT", help="gRPC address; port 0: any.")
 @click.option("--http", default="127.0.0.1:4071", metavar="HOST:PORT", help="Debug pages; port 0: any.")
 @click.option("--replica", default=None, metavar="NAME", help="Unique name of this replica.  [default: host and pid]")
-@click.option("--role", "roles", callback=_roles, default="cell,global", metavar="ROLES", help="cell, global or both.")
+@click.option(
+    "--role",
+    "roles",
+    callback=_roles,
+    default="cell,global",
+    metavar="ROLES",
+    help="cell, or cell,global: global ones lead.",
+)
 @click.option(
     "--plan-period",
     type=click.FloatRange(0.2, 60.0),

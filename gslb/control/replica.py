@@ -14,7 +14,6 @@ from typing_extensions import override
 
 from bns.errors import TlsError
 from bns.etcd.client import Client
-from bns.etcd.errors import EtcdError
 from bns.registry import BnsRegistry
 from bns.server import BnsServicer
 from bns.store import BnsStore
@@ -31,6 +30,7 @@ from gslb.control.leader import Elector
 from gslb.control.planner import Planner, Sources
 from gslb.control.publish import Publisher
 from gslb.control.settings import EtcdSettings, Settings
+from gslb.control.tasks import end_all, for_ever
 from gslb.control.view.mirror import Changes, GslbMirror
 from gslb.control.view.world import World
 from gslb.model.errors import InvalidValueError
@@ -50,7 +50,6 @@ FROZEN_S = 1.5
 DEMAND_LOOK_S = 1.0
 TIDY_S = 30.0
 COMPLAIN_S = 5.0
-RESTART_S = 1.0
 
 
 def connect(settings: EtcdSettings) -> Client:
@@ -108,15 +107,13 @@ class Replica(Intake):
             await self._stop()
 
     def _start(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
-        task = asyncio.create_task(_for_ever(name, loop), name=f"control-{name}")
+        task = asyncio.create_task(for_ever(name, loop), name=f"control-{name}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _stop(self) -> None:
         self.hub.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_all(self._tasks)
         self.planner.close()
         await self.bns.close()
         await self.etcd.close()
@@ -274,8 +271,10 @@ class Replica(Intake):
             len(self.store.view.agents),
         )
         self.hub.open()
-        for name, loop in (("elector", self.elector.run), ("planner", self.planner.run), ("janitor", self.janitor.run)):
-            self._start(name, loop)
+        self._start("planner", self.planner.run)
+        if "global" in self.settings.roles:
+            self._start("elector", self.elector.run)
+            self._start("janitor", self.janitor.run)
 
     def _no_etcd(self) -> str:
         return f"etcd at {', '.join(self.etcd.endpoints)} has not answered yet"
@@ -292,15 +291,3 @@ class Replica(Intake):
         """Agents that hold tasks and are silent."""
         now_s = time.monotonic()
         return [key for key in self.store.view.tasks.owners if key[1] and self.board.loads.silent(key, now_s)]
-
-
-async def _for_ever(name: str, loop: Callable[[], Awaitable[None]]) -> None:
-    """One loop must not end the others, nor itself: what goes wrong in it is logged, and it starts again."""
-    while True:
-        try:
-            await loop()
-        except EtcdError as error:
-            log.warning("%s goes on after: %s", name, error)
-        except Exception:
-            log.exception("%s failed and starts again", name)
-        await asyncio.sleep(RESTART_S)

@@ -23,6 +23,7 @@ from gslb.v1 import admin_pb2_grpc, report_pb2_grpc
 log = logging.getLogger(__name__)
 
 GRACE_S = 0.5
+STOP_S = 5.0
 
 
 async def serve(settings: Settings, stop: asyncio.Event | None = None) -> None:
@@ -55,9 +56,9 @@ async def serve(settings: Settings, stop: asyncio.Event | None = None) -> None:
         log.info("replica %s stops", settings.replica)
     finally:
         # Streams end and leadership is handed over at once; what is under way has GRACE_S to finish.
-        for task in (running, probes):
-            task.cancel()
-        await asyncio.gather(running, probes, return_exceptions=True)
+        probes.cancel()
+        running.cancel()
+        await asyncio.wait((running, probes), timeout=STOP_S)
         await server.stop(GRACE_S)
         ops.close()
 

@@ -10,8 +10,10 @@ import grpc
 import pytest
 
 from bns.etcd.embedded import EmbeddedEtcd, free_port
+from bns.transport import Tls, aio_channel
 from bns.v1 import bns_pb2, bns_pb2_grpc
-from gslb.v1 import discovery_pb2, discovery_pb2_grpc
+from gslb.v1 import admin_pb2, admin_pb2_grpc, discovery_pb2, discovery_pb2_grpc
+from tests.support.certs import Authority
 from tests.support.control import FakeAgent, Operator, Reader, ReplicaProcess, datacenter, eventually, planet
 from tests.support.etcd import TEST_OPTIONS
 
@@ -28,6 +30,7 @@ BAD = [
     (["--listen", "nonsense"], 1, "HOST:PORT"),
     (["--etcd", "nonsense"], 2, "HOST:PORT"),
     (["--role", "king"], 2, "'king'"),
+    (["--role", "global"], 2, "cell"),
     (["--plan-period", "0"], 2, "0.0"),
     (["--tls-cert", "/nonexistent"], 2, "--tls-key"),
     (["--etcd-ca", "/nonexistent"], 1, "/nonexistent"),
@@ -153,3 +156,23 @@ def test_the_port_stays_free_for_a_restart(tmp_path):
             assert time.monotonic() < deadline
             time.sleep(0.05)
         replica.kill()
+
+
+async def test_over_tls_callers_are_known_by_their_certificates(etcd, tmp_path):
+    authority = Authority(tmp_path / "tls")
+    server, client = authority.issue("server"), authority.issue("client")
+    flags = ["--tls-cert", str(server.cert), "--tls-key", str(server.key), "--tls-ca", str(authority.ca)]
+    replica = ReplicaProcess("r", etcd.address, tmp_path, *flags).start()
+    try:
+        await eventually(lambda: replica.page("/readyz")[0] == 200, "it is ready")
+        async with Operator(replica.address) as stranger:
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await stranger.status()
+            assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+        async with aio_channel(replica.address, Tls(client.cert, client.key, authority.ca)) as channel:
+            admin = admin_pb2_grpc.AdminStub(channel)
+            await admin.Apply(admin_pb2.ApplyRequest(resources=[datacenter("us-east1")]), timeout=10)
+            (got,) = (await admin.Get(admin_pb2.GetRequest())).resources
+            assert got.meta.principal.identity not in {"", "anonymous"}
+    finally:
+        replica.stop()

@@ -208,8 +208,9 @@ async def test_another_replica_takes_over(world, how):
         assert stamps[-1] == max(stamps)
 
 
-async def test_everything_is_served_while_etcd_is_away_and_goes_on_afterwards(world):
-    world.etcd.kill()
+@pytest.mark.parametrize("how", ["kill", "pause"])
+async def test_everything_is_served_while_etcd_is_away_and_goes_on_afterwards(world, how):
+    world.etcd.kill() if how == "kill" else world.etcd.pause()
     await asyncio.sleep(4)
     # Those who come now get everything, from either replica, and health still flows.
     late = [await world.reader(address) for address in world.addresses]
@@ -233,7 +234,7 @@ async def test_everything_is_served_while_etcd_is_away_and_goes_on_afterwards(wo
         assert code is grpc.StatusCode.UNAVAILABLE
         assert "nothing was changed" in details
     assert all(replica.page("/readyz")[0] == 200 for replica in world.replicas), "losing etcd is not ill health"
-    world.etcd.start()
+    world.etcd.start() if how == "kill" else world.etcd.resume()
     await world.leader()
     before = world.first.plan().stamp
     for task in agent.tasks:

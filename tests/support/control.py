@@ -47,6 +47,15 @@ async def eventually(condition, what, timeout_s=WAIT_S):
         await asyncio.sleep(0.03)
 
 
+async def end(tasks):
+    """Cancels until they have ended: a cancellation that meets a finished call can get lost."""
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=0.5)
+
+
 class ReplicaProcess:
     """`gslb serve` as a child process."""
 
@@ -209,9 +218,7 @@ class FakeAgent:
 
     async def kill(self):
         """As kill -9: streams break, nothing is deregistered."""
-        for task in self._work:
-            task.cancel()
-        await asyncio.gather(*self._work, return_exceptions=True)
+        await end(self._work)
 
     def set_health(self, task, health):
         self.health[task] = health
@@ -295,9 +302,7 @@ class FakeClient:
         return self
 
     async def stop(self):
-        for task in self._work:
-            task.cancel()
-        await asyncio.gather(*self._work, return_exceptions=True)
+        await end(self._work)
 
     def report(self):
         self._seq += 1
@@ -350,8 +355,7 @@ class Reader:
         return self
 
     async def stop(self):
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        await end([self._task])
 
     def plan(self, name="backend"):
         held = self.view.services.get(name)

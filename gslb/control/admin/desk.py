@@ -38,6 +38,10 @@ class ConflictError(GslbError):
     """Others changed desired state again and again while this change was checked."""
 
 
+class UncertainError(GslbError):
+    """etcd's answer to a write was lost, and it cannot be asked what became of it."""
+
+
 class _LostRaceError(Exception):
     """Something else was written first: read and check again."""
 
@@ -116,7 +120,8 @@ class Desk:
     async def change(self, work: Callable[[Snapshot], Awaitable[tuple[Sequence[Change], T]]]) -> T:
         """Lets `work` decide from a snapshot what to write, and writes it in one transaction.
 
-        `work` is called again when something else was written first. Raises what it raises, EtcdError, ConflictError.
+        `work` is called again when something else was written first. Raises what it raises, EtcdError, UncertainError
+        and ConflictError.
         """
         # Those of one replica take turns, so that only other replicas are raced with.
         async with self._turn:
@@ -132,7 +137,7 @@ class Desk:
         raise ConflictError("others keep changing the configuration: try again")
 
     async def write(self, snapshot: Snapshot, changes: Iterable[Change]) -> None:
-        """One transaction. Raises _LostRaceError, RefusedError when it is too large, EtcdError."""
+        """One transaction. Raises _LostRaceError, RefusedError when it is too large, UncertainError, EtcdError."""
         due = [change.resource for change in changes if change.action != "unchanged"]
         if not due:
             return
@@ -157,11 +162,16 @@ class Desk:
         await self._mirror.reached(response.header.revision, CATCH_UP_S)
 
     async def _written(self, due: Iterable[Resource]) -> bool:
-        """Whether etcd has what was to be written, after an answer was lost. Raises EtcdError."""
-        for resource in due:
-            kv = await self._etcd.get(keys.config_key(kind_of(resource), resource.meta))
-            if kv is None or kv.value != resource_to_bytes(resource):
-                return False
+        """Whether etcd has what was to be written, after an answer was lost. Raises UncertainError."""
+        try:
+            for resource in due:
+                kv = await self._etcd.get(keys.config_key(kind_of(resource), resource.meta))
+                if kv is None or kv.value != resource_to_bytes(resource):
+                    return False
+        except EtcdError as error:
+            raise UncertainError(
+                f"etcd fell silent in the middle of the change: look with `gslb get` whether it was made ({error})"
+            ) from error
         return True
 
 

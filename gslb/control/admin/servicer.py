@@ -19,7 +19,7 @@ from bns.transport import principal_of
 from gslb.balancer.explain import explain
 from gslb.control import keys
 from gslb.control.admin import apply, drains
-from gslb.control.admin.desk import Change, ConflictError, Desk, Snapshot
+from gslb.control.admin.desk import Change, ConflictError, Desk, Snapshot, UncertainError
 from gslb.control.admin.findings import findings_of
 from gslb.control.admin.status import status_of
 from gslb.model import limits
@@ -341,6 +341,8 @@ def _status(error: GslbError | EtcdError) -> tuple[grpc.StatusCode, str]:
             return grpc.StatusCode.ABORTED, str(error)
         case EtcdError():
             return grpc.StatusCode.UNAVAILABLE, f"etcd does not answer, so nothing was changed: {error}"
+        case UncertainError():
+            return grpc.StatusCode.UNKNOWN, str(error)
         case _:
             return grpc.StatusCode.UNAVAILABLE, str(error)
 
