@@ -24,6 +24,11 @@ from gslb.v1 import admin_pb2, admin_pb2_grpc
 REPORT_PERIOD_S = 2.0
 PLAN_PERIOD_S = 2.0
 GFE_PORT = 8080
+# Where `gslb` looks when it is told nothing.
+CONTROL_PORT = 9001
+DNS_GRPC_PORT = 9053
+CONTROL_HTTP_PORT = 9101
+DNS_HTTP_PORT = 9153
 DNS_PORT = 5300
 START_TIMEOUT_S = 90.0
 RPC_TIMEOUT_S = 2.0
@@ -51,8 +56,15 @@ class DnsFrontend:
     http: str
 
 
-def _loopback() -> str:
-    return f"127.0.0.1:{ports.any_free('127.0.0.1')}"
+def _loopback(start: int, taken: set[int]) -> str:
+    """A free address near the port where people look first; `taken` grows by it."""
+    port = start
+    while True:
+        port = ports.first_free(["127.0.0.1"], port)
+        if port not in taken:
+            taken.add(port)
+            return f"127.0.0.1:{port}"
+        port += 1
 
 
 @dataclass(slots=True)
@@ -78,6 +90,7 @@ class Planet:
         gfe_port = ports.first_free((site.task_address("gfe", 0) for site in SITES), GFE_PORT)
         dns_port = ports.first_free(["127.0.0.1"], DNS_PORT, udp=True)
         dns_ports = (dns_port, ports.first_free(["127.0.0.1"], dns_port + 1, udp=True))
+        taken: set[int] = set()
         tasks = tuple(
             _place(site, job, index, gfe_port)
             for job, count in JOBS.items()
@@ -90,9 +103,18 @@ class Planet:
             progress=progress,
             etcd=EmbeddedEtcd(directory / "etcd"),
             supervisor=Supervisor(logs),
-            replicas=tuple(Replica(f"control-{i}", _loopback(), _loopback()) for i in range(2)),
+            replicas=tuple(
+                Replica(f"control-{i}", _loopback(CONTROL_PORT + i, taken), _loopback(CONTROL_HTTP_PORT + i, taken))
+                for i in range(2)
+            ),
             dns=tuple(
-                DnsFrontend(f"dns-{i}", f"127.0.0.1:{p}", _loopback(), _loopback()) for i, p in enumerate(dns_ports)
+                DnsFrontend(
+                    f"dns-{i}",
+                    f"127.0.0.1:{port}",
+                    _loopback(DNS_GRPC_PORT + i, taken),
+                    _loopback(DNS_HTTP_PORT + i, taken),
+                )
+                for i, port in enumerate(dns_ports)
             ),
             tasks=tasks,
             agent_http={site.name: f"{site.agent_address}:{ports.any_free(site.agent_address)}" for site in SITES},

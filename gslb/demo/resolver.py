@@ -9,12 +9,14 @@ import random
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 
-import dnslib
+import dns.edns
+import dns.exception
+import dns.message
+import dns.rcode
+import dns.rdatatype
 from typing_extensions import override
 
 QUERY_TIMEOUT_S = 1.0
-ECS_OPTION = 8
-_ECS_FAMILY_V4 = b"\x00\x01"
 
 
 class ResolveError(RuntimeError):
@@ -45,46 +47,41 @@ class _OneReply(asyncio.DatagramProtocol):
             self.reply.set_exception(exc)
 
 
-def client_subnet_option(subnet: IPv4Network) -> dnslib.EDNSOption:
-    """The EDNS Client Subnet option for a query (RFC 7871 section 6)."""
-    kept = (subnet.prefixlen + 7) // 8
-    body = _ECS_FAMILY_V4 + bytes([subnet.prefixlen, 0]) + subnet.network_address.packed[:kept]
-    return dnslib.EDNSOption(ECS_OPTION, body)
+def client_subnet_query(name: str, subnet: IPv4Network, query_id: int) -> dns.message.QueryMessage:
+    """An A query that names the client's network (RFC 7871 section 6)."""
+    option = dns.edns.ECSOption(str(subnet.network_address), subnet.prefixlen)
+    query = dns.message.make_query(name, "A", use_edns=0, payload=1232, options=[option], flags=0)
+    query.id = query_id
+    return query
 
 
 async def ask(server: str, name: str, subnet: IPv4Network, query_id: int) -> Answer:
     """One A query to one server (`HOST:PORT`). Raises ResolveError."""
-    query = dnslib.DNSRecord.question(name, "A")
-    query.header.id = query_id
-    query.add_ar(dnslib.EDNS0(udp_len=1232, opts=[client_subnet_option(subnet)]))
+    query = client_subnet_query(name, subnet, query_id)
     host, _, port = server.rpartition(":")
     loop = asyncio.get_running_loop()
     transport, protocol = await loop.create_datagram_endpoint(_OneReply, remote_addr=(host, int(port)))
     try:
-        transport.sendto(query.pack())
+        transport.sendto(query.to_wire())
         data = await asyncio.wait_for(protocol.reply, QUERY_TIMEOUT_S)
     except (TimeoutError, OSError) as error:
         raise ResolveError(f"{server} did not answer for {name}: {error!r}") from error
     finally:
         transport.close()
-    return _read(server, data, query_id)
+    return _read(server, data, query)
 
 
-def _read(server: str, data: bytes, query_id: int) -> Answer:
+def _read(server: str, data: bytes, query: dns.message.Message) -> Answer:
     try:
-        reply = dnslib.DNSRecord.parse(data)
-    except dnslib.DNSError as error:
+        reply = dns.message.from_wire(data)
+    except (dns.exception.DNSException, ValueError) as error:
         raise ResolveError(f"{server} answered with a malformed message: {error}") from error
-    records = [rr for rr in reply.rr if rr.rtype == dnslib.QTYPE.A]
-    if reply.header.id != query_id or reply.header.rcode != 0 or not records:
-        rcode = dnslib.RCODE.get(reply.header.rcode)
-        raise ResolveError(f"{server} answered {rcode} with {len(records)} addresses")
-    scope = -1
-    for record in reply.ar:
-        for option in record.rdata if record.rtype == dnslib.QTYPE.OPT else ():
-            if option.code == ECS_OPTION and len(option.data) >= 4:
-                scope = option.data[3]
-    return Answer(tuple(str(rr.rdata) for rr in records), min(rr.ttl for rr in records), scope)
+    records = [rrset for rrset in reply.answer if rrset.rdtype == dns.rdatatype.A]
+    if not query.is_response(reply) or reply.rcode() != dns.rcode.NOERROR or not records:
+        raise ResolveError(f"{server} answered {dns.rcode.to_text(reply.rcode())} with {len(records)} address sets")
+    scopes = [option.scopelen for option in reply.options if isinstance(option, dns.edns.ECSOption)]
+    addresses = tuple(record.address for rrset in records for record in rrset)
+    return Answer(addresses, min(rrset.ttl for rrset in records), scopes[0] if scopes else -1)
 
 
 class Resolver:

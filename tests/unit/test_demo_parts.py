@@ -5,7 +5,9 @@ import random
 from ipaddress import IPv4Network
 from pathlib import Path
 
-import dnslib
+import dns.flags
+import dns.message
+import dns.rcode
 import pytest
 
 from gslb.config.load import load
@@ -65,8 +67,10 @@ def test_free_ports_are_free_on_every_address() -> None:
 
 
 def test_the_query_names_the_client_s_network() -> None:
-    option = resolver.client_subnet_option(IPv4Network("127.101.3.0/24"))
-    assert (option.code, option.data) == (8, bytes([0, 1, 24, 0, 127, 101, 3]))
+    query = resolver.client_subnet_query(WEB_NAME, IPv4Network("127.101.3.0/24"), 7)
+    read = dns.message.from_wire(query.to_wire())
+    assert read.id == 7
+    assert [option.to_wire() for option in read.options] == [bytes([0, 1, 24, 0, 127, 101, 3])]
 
 
 async def test_a_server_that_is_not_there_is_a_clear_error() -> None:
@@ -77,12 +81,16 @@ async def test_a_server_that_is_not_there_is_a_clear_error() -> None:
 
 
 def test_answers_with_errors_or_garbage_are_refused() -> None:
-    refused = dnslib.DNSRecord.question(WEB_NAME).reply()
-    refused.header.rcode = dnslib.RCODE.SERVFAIL
-    with pytest.raises(ResolveError, match="answered SERVFAIL with 0 addresses"):
-        resolver._read("127.0.0.1:53", refused.pack(), refused.header.id)
+    query = resolver.client_subnet_query(WEB_NAME, IPv4Network("127.101.3.0/24"), 7)
+    failed = dns.message.make_response(query)
+    failed.set_rcode(dns.rcode.SERVFAIL)
+    with pytest.raises(ResolveError, match="answered SERVFAIL with 0 address sets"):
+        resolver._read("127.0.0.1:53", failed.to_wire(), query)
+    other = dns.message.make_response(resolver.client_subnet_query(WEB_NAME, IPv4Network("127.101.3.0/24"), 8))
+    with pytest.raises(ResolveError, match="answered NOERROR"):
+        resolver._read("127.0.0.1:53", other.to_wire(), query)
     with pytest.raises(ResolveError, match="malformed"):
-        resolver._read("127.0.0.1:53", b"\x00\x01", 1)
+        resolver._read("127.0.0.1:53", b"\x00\x01", query)
 
 
 def test_the_scan_knows_words_from_parts_of_words(tmp_path: Path) -> None:
