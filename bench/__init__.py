@@ -1,0 +1,1 @@
+"""Every figure that the docs quote, measured on real parts: `python -m bench --help`."""

@@ -75,17 +75,17 @@ class Worker:
     def pid(self) -> int:
         return self._process.pid
 
-    async def ask(self, do: str, timeout_s: float = ANSWER_TIMEOUT_S, **arguments: object) -> Json:
+    async def ask(self, do: str, **arguments: object) -> Json:
         """The answer to one command. Raises BenchError."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         async with self._turn:
             self._process.stdin.write(json.dumps({"do": do, **arguments}).encode() + b"\n")
             try:
-                async with asyncio.timeout(timeout_s):
+                async with asyncio.timeout(ANSWER_TIMEOUT_S):
                     line = await self._process.stdout.readline()
             except TimeoutError as error:
-                raise BenchError(f"{self._label} did not answer {do!r} in {timeout_s:g} s") from error
+                raise BenchError(f"{self._label} did not answer {do!r} in {ANSWER_TIMEOUT_S:g} s") from error
         if not line:
             raise BenchError(f"{self._label} ended at {do!r}")
         answer = json.loads(line)

@@ -1,8 +1,8 @@
-"""A planet of many agents with many tasks: who there is, and what each of them says. PURE but for the seed's use."""
+"""A planet of many agents with many tasks: who there is, and what each of them says."""
 
 import random
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
 
 from agents.load.cpu import MachineLoad
 from agents.load.rates import Rates
@@ -89,22 +89,32 @@ class Fleet:
             resource = config_pb2.Resource(service=config_pb2.Service())
             resource.meta.name = f"service{job}"
             for name in names:
-                resource.service.backends.add(
-                    job=f"/bns/{name}/{USER}/job{job}", task_capacity_rps=task_capacity_rps
-                )
+                resource.service.backends.add(job=f"/bns/{name}/{USER}/job{job}", task_capacity_rps=task_capacity_rps)
             yield resource
 
 
-def report(machine: Machine, seq: int, period_s: float, rng: random.Random) -> report_pb2.LoadReport:
-    """A whole report of a machine whose tasks are all healthy and a little busier or idler than before."""
-    rows = [
-        TaskRow(
+@dataclass(slots=True)
+class Voice:
+    """What a machine's reports are made with: a sequence that grows, the health of the tasks that are not HEALTHY."""
+
+    machine: Machine
+    period_s: float
+    seq: int
+    rng: random.Random
+    ill: dict[str, HealthStatus] = field(default_factory=dict)
+
+    def report(self, only: Collection[str] | None = None) -> report_pb2.LoadReport:
+        """The next report: of all tasks, each a little busier or idler than before, or a partial one of `only`."""
+        self.seq += 1
+        sender = Sender(self.machine.agent, self.machine.datacenter, "bench-boot", self.period_s)
+        rows = [self._row(name) for name in (self.machine.tasks if only is None else only)]
+        return pack(sender, self.seq, rows, (), MachineLoad(0.5, 16.0), partial=only is not None)
+
+    def _row(self, name: str) -> TaskRow:
+        rng = self.rng
+        return TaskRow(
             name,
-            HealthStatus.HEALTHY,
+            self.ill.get(name, HealthStatus.HEALTHY),
             rng.uniform(0.1, 0.8),
             Rates((0.0, rng.uniform(10, 60), rng.uniform(0, 5), 0.0), (0.0, rng.uniform(0, 0.2), 0.0, 0.0), 2),
         )
-        for name in machine.tasks
-    ]
-    sender = Sender(machine.agent, machine.datacenter, "bench-boot", period_s)
-    return pack(sender, seq, rows, (), MachineLoad(0.5, 16.0), partial=False)

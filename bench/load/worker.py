@@ -6,12 +6,14 @@ stdin does, so none outlives the benchmark, whatever happens to it.
 
 import asyncio
 import json
+import logging
 import sys
-import traceback
 from collections.abc import Awaitable, Callable, Mapping
 
 Json = dict[str, object]
 Command = Callable[[Json], Awaitable[Json]]
+
+log = logging.getLogger(__name__)
 
 LINE_MAX_BYTES = 64 << 20
 
@@ -26,7 +28,7 @@ async def serve(commands: Mapping[str, Command]) -> None:
         try:
             answer = await commands[request.pop("do")](request)
         except Exception as error:  # the benchmark says it, and goes on with the next one
-            traceback.print_exc()
+            log.exception("cannot carry out %s", line.decode(errors="replace")[:300])
             answer = {"error": f"{type(error).__name__}: {error}"}
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()

@@ -2,8 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
-
-import grpc.aio
+from typing import Self
 
 from bench.load.fleet import Fleet
 from bns.codec import encode_task
@@ -26,7 +25,7 @@ class Operator:
         self._channel = aio_channel(address)
         self.admin: admin_pb2_grpc.AdminAsyncStub = admin_pb2_grpc.AdminStub(self._channel)
 
-    async def __aenter__(self) -> "Operator":
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -29,7 +29,7 @@ class Size:
 
 
 FULL = Size(Fleet(datacenters=8, agents=200, tasks_per_agent=500), windows=4, window_s=5.0)
-QUICK = Size(Fleet(datacenters=2, agents=4, tasks_per_agent=50), windows=2, window_s=1.0)
+QUICK = Size(Fleet(datacenters=2, agents=20, tasks_per_agent=250), windows=2, window_s=1.0)
 
 
 async def rows(size: Size) -> list[Row]:
@@ -81,5 +81,7 @@ async def _window(replica: Replica, reporters: Worker, seconds: float) -> float:
     used_s, elapsed_s = cpu_s(replica.pid) - before_s, time.monotonic() - started_s
     if counts["refused"]:
         raise BenchError(f"the replica refused {counts['refused']} of {counts['sent']} reports")
-    progress(f"ingest: {counts['sent']} reports, at most {counts['latest_s']:.2f} s late: {used_s / elapsed_s:.3f} cores")
+    progress(
+        f"ingest: {counts['sent']} reports, at most {counts['latest_s']:.2f} s late: {used_s / elapsed_s:.3f} cores"
+    )
     return used_s / elapsed_s

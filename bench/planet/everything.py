@@ -1,0 +1,39 @@
+"""The parts of the benchmark `planet`, in order; one that fails costs its own rows and no others."""
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
+
+from bench.planet import clients, death, drain, fanout, ingest, planning, registration
+from bench.rows import Row
+
+log = logging.getLogger(__name__)
+
+Part = Callable[[bool], Awaitable[list[Row]]]
+
+# What a full run takes is in docs/reference/benchmarks.md; the quick sizes only show that everything works.
+PARTS: Mapping[str, Part] = MappingProxyType(
+    {
+        "registration": lambda quick: registration.rows(registration.QUICK if quick else registration.FULL),
+        "death": lambda quick: death.rows(death.QUICK if quick else death.FULL),
+        "drain": lambda quick: drain.rows(drain.QUICK if quick else drain.FULL),
+        "planning": lambda quick: planning.rows(planning.QUICK if quick else planning.FULL),
+        "ingest": lambda quick: ingest.rows(ingest.QUICK if quick else ingest.FULL),
+        "fan-out": lambda quick: fanout.rows(fanout.QUICK if quick else fanout.FULL),
+        "clients": lambda quick: clients.rows(clients.QUICK if quick else clients.FULL),
+    }
+)
+
+
+async def rows(only: frozenset[str], *, quick: bool) -> list[Row]:
+    """All rows, or those of some parts."""
+    found: list[Row] = []
+    for name, part in PARTS.items():
+        if only and name not in only:
+            continue
+        try:
+            found += await part(quick)
+        except Exception as error:  # what went wrong is part of the result, and the others are measured all the same
+            log.exception("the part %s failed", name)
+            found.append(Row(name, None, "", f"failed: {type(error).__name__}: {str(error)[:200]}"))
+    return found
