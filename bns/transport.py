@@ -197,10 +197,15 @@ def _add_unix(server: PortServer, address: str) -> str:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         if probe.connect_ex(path) == 0:
             raise ListenError(f"cannot listen on {address!r}: another process listens there; end it first")
+    directory = Path(path).parent
+    if not directory.is_dir():
+        raise ListenError(
+            f"cannot listen on {address!r}: {str(directory)!r} is no directory: make it, or name another path"
+        )
     try:
         bound = server.add_insecure_port(address)
     except RuntimeError as error:
-        raise ListenError(f"cannot listen on {address!r}: {error}; does its directory exist?") from error
+        raise ListenError(f"cannot listen on {address!r}: is {str(directory)!r} writable?") from error
     if bound == 0:
         raise ListenError(f"cannot listen on {address!r}: is its directory there and writable?")
     return address

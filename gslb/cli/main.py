@@ -47,6 +47,8 @@ class LazyGroup(click.Group):
             return super().get_command(ctx, cmd_name)
         path, extra, _ = _MEMBERS[cmd_name]
         module, _, attribute = path.partition(":")
+        # gRPC's own log lines are not meant for the reader of a command's messages; it looks when it is imported.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         try:
             command = getattr(importlib.import_module(module), attribute)
         except ModuleNotFoundError as error:
@@ -83,5 +85,3 @@ def main() -> None:
 
     Shell completion: eval "$(_GSLB_COMPLETE=bash_source gslb)", or zsh_source, fish_source.
     """
-    # gRPC's own log lines are not meant for the reader of a command's messages.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")

@@ -50,7 +50,8 @@ async def _etcd(replica: "Replica") -> list[admin_pb2.Finding]:
     except (EtcdError, TimeoutError) as error:
         silent_s = replica.etcd.silent_s()
         since = "it has never answered" if silent_s is None else f"it last answered {silent_s:.0f} s ago"
-        message = f"etcd does not answer ({str(error) or 'timeout'}); {since}; what was read from it is served on"
+        why = str(error) or f"etcd does not answer at {', '.join(replica.settings.etcd.endpoints)}"
+        message = f"{why}; {since}; what was read from it is served on: look after etcd, or correct --etcd"
         return [_finding(ERROR, "etcd", message)]
     found = [
         _finding(ERROR, "etcd", f"etcd has raised alarm {_alarm_name(alarm.alarm)}: see `etcdctl alarm list`")
