@@ -25,6 +25,7 @@ _Result = TypeVar("_Result")
 
 NOT_FOUND_CODE = 127  # as shells have it for a command that is not there
 COMPLETION_TIMEOUT_S = 1.0
+SERVER_DEFAULT = "127.0.0.1:9001"
 _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
@@ -57,9 +58,7 @@ def _complete_names(context: click.Context, _: click.Parameter, incomplete: str)
     from bns.names import InvalidNameError
     from bns.reading import Source
 
-    servers = context.params.get("server") or os.environ.get("BNS_SERVER", "")
-    if not servers:
-        return []
+    servers = context.params.get("server") or os.environ.get("BNS_SERVER", SERVER_DEFAULT)
 
     async def ask() -> list[str]:
         async with Source(servers, None, COMPLETION_TIMEOUT_S).client() as client:
@@ -101,6 +100,8 @@ def _server_options(command: _Decorated) -> _Decorated:
     return click.option(
         "--server",
         envvar="BNS_SERVER",
+        default=SERVER_DEFAULT,
+        show_default=True,
         metavar="HOST:PORT,...",
         help="Replicas of the control plane. [env: BNS_SERVER]",
     )(command)
@@ -115,12 +116,6 @@ def _output_option(command: _Decorated) -> _Decorated:
         show_default=True,
         help="How to print the answer.",
     )(command)
-
-
-def _needs_server(server: str | None) -> str:
-    if not server:
-        raise click.UsageError("no control plane is given: use --server HOST:PORT or set BNS_SERVER")
-    return server
 
 
 @click.group(context_settings=_HELP)
@@ -160,7 +155,7 @@ def main() -> None:
 @click.argument("prefix", default="/bns/", shell_complete=_complete_names)
 @_output_option
 @_server_options
-def ls(prefix: str, output: str, server: str | None, timeout_s: float, tls: "Tls | None") -> None:
+def ls(prefix: str, output: str, server: str, timeout_s: float, tls: "Tls | None") -> None:
     """List the tasks under PREFIX.
 
     Without PREFIX, everything; all as of one moment. PREFIX ends at a border of parts: /bns/us-east1 lists that
@@ -168,7 +163,7 @@ def ls(prefix: str, output: str, server: str | None, timeout_s: float, tls: "Tls
     """
     from bns import reading
 
-    source = reading.Source(_needs_server(server), tls, timeout_s)
+    source = reading.Source(server, tls, timeout_s)
     _run(reading.ls(source, prefix, json_output=output == "json", out=click.echo))
 
 
@@ -178,7 +173,7 @@ def ls(prefix: str, output: str, server: str | None, timeout_s: float, tls: "Tls
 @_output_option
 @_server_options
 def resolve(
-    name: str, linearizable: bool, output: str, server: str | None, timeout_s: float, tls: "Tls | None"
+    name: str, linearizable: bool, output: str, server: str, timeout_s: float, tls: "Tls | None"
 ) -> None:
     """Print the addresses of NAME.
 
@@ -188,7 +183,7 @@ def resolve(
     """
     from bns import reading
 
-    source = reading.Source(_needs_server(server), tls, timeout_s)
+    source = reading.Source(server, tls, timeout_s)
     _run(reading.resolve(source, name, linearizable=linearizable, json_output=output == "json", out=click.echo))
 
 
@@ -196,7 +191,7 @@ def resolve(
 @click.argument("prefix", default="/bns/", shell_complete=_complete_names)
 @_output_option
 @_server_options
-def watch(prefix: str, output: str, server: str | None, timeout_s: float, tls: "Tls | None") -> None:
+def watch(prefix: str, output: str, server: str, timeout_s: float, tls: "Tls | None") -> None:
     """Print every change under PREFIX, until interrupted.
 
     First comes what is there now. A line begins with `=` (everything follows anew), `+` (a task is there or has
@@ -205,7 +200,7 @@ def watch(prefix: str, output: str, server: str | None, timeout_s: float, tls: "
     """
     from bns import reading
 
-    source = reading.Source(_needs_server(server), tls, timeout_s)
+    source = reading.Source(server, tls, timeout_s)
     _run(reading.watch(source, prefix, json_output=output == "json", out=_echo_now))
 
 
@@ -278,7 +273,7 @@ def register(  # noqa: PLR0913 - one parameter an option
     metadata: dict[str, str],
     cpu_cores: float,
     probe: "ProbeSpec",
-    server: str | None,
+    server: str,
     timeout_s: float,
     tls: "Tls | None",
 ) -> None:
@@ -299,11 +294,9 @@ def register(  # noqa: PLR0913 - one parameter an option
     async def work() -> int:
         host, port = split_address(address)
         task = Task(name, host, port, named_ports=ports, metadata=metadata, cpu_cores=cpu_cores, probe=probe)
-        place = Place(agent or "", server or "", tls, timeout_s)
+        place = Place(agent or "", server, tls, timeout_s)
         return await register_while_running(task, command, place, _say)
 
-    if not agent:
-        _needs_server(server)
     sys.exit(_run(work()))
 
 
