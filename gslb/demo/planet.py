@@ -143,17 +143,15 @@ class Planet:
         """Brings everything up; returns when every task is healthy and every area resolves. Raises StartError."""
         began_s = time.monotonic()
         index = asyncio.create_task(self._build_index())
-        self.progress("etcd and two control-plane replicas ...")
-        self.etcd.spawn()
-        await self.etcd.ready()
-        for replica in self.replicas:
-            self.supervisor.start(self._replica_spec(replica))
-        await self._until("a control-plane replica answers", self._admin_answers)
-        await self._run_to_end(self._apply_spec())
-        self.progress("four datacenters: an agent each, and the index of Shakespeare's words ...")
-        for site in SITES:
-            self.supervisor.start(self._agent_spec(site))
-        await index
+        try:
+            await self._start_control()
+            self.progress("four datacenters: an agent each, and the index of Shakespeare's words ...")
+            for site in SITES:
+                self.supervisor.start(self._agent_spec(site))
+            await index
+        finally:
+            index.cancel()
+            await asyncio.gather(index, return_exceptions=True)
         self.progress(f"{len(self.tasks)} tasks and two DNS frontends ...")
         for frontend in self.dns:
             self.supervisor.start(self._dns_spec(frontend))
@@ -162,6 +160,15 @@ class Planet:
         await self._until("every task is registered and healthy", self._all_healthy)
         await self._until("every client area resolves", self._all_resolve)
         self.progress(f"the planet is up, {time.monotonic() - began_s:.1f} s")
+
+    async def _start_control(self) -> None:
+        self.progress("etcd and two control-plane replicas ...")
+        self.etcd.spawn()
+        await self.etcd.ready()
+        for replica in self.replicas:
+            self.supervisor.start(self._replica_spec(replica))
+        await self._until("a control-plane replica answers", self._admin_answers)
+        await self._run_to_end(self._apply_spec())
 
     async def stop(self) -> None:
         """Ends every process."""
