@@ -11,6 +11,7 @@ from grpc_health.v1.health import aio as health_aio  # type: ignore[attr-defined
 
 from bns.transport import add_port, server_options
 from gslb.control.admin.servicer import AdminServicer
+from gslb.control.ending import StreamEnder
 from gslb.control.fanout.servicer import DiscoveryServicer
 from gslb.control.ingest.servicer import ReportsServicer
 from gslb.control.metrics import registry_of
@@ -29,7 +30,8 @@ STOP_S = 5.0
 async def serve(settings: Settings, stop: asyncio.Event | None = None) -> None:
     """Serves until SIGTERM, SIGINT or `stop`. Raises ListenError, TlsError, AddressError, OpsListenError at the start."""
     stop = stop or asyncio.Event()
-    server = grpc.aio.server(options=server_options())
+    ender = StreamEnder()
+    server = grpc.aio.server(options=server_options(), interceptors=(ender,))
     address = add_port(server, settings.listen, settings.tls)
     replica = Replica(settings, address)
     reports = ReportsServicer(replica)
@@ -58,6 +60,7 @@ async def serve(settings: Settings, stop: asyncio.Event | None = None) -> None:
         # Streams end and leadership is handed over at once; what is under way has GRACE_S to finish.
         probes.cancel()
         running.cancel()
+        await ender.close()
         await asyncio.wait((running, probes), timeout=STOP_S)
         await server.stop(GRACE_S)
         ops.close()
