@@ -108,6 +108,7 @@ CONTROL_BACKOFF_MIN_S: Final = 0.1
 CONTROL_BACKOFF_MAX_S: Final = 5.0
 # A replica that acknowledges no report for this long, while another does, is left for the other.
 CONTROL_SILENCE_S: Final = 3.0
+CONTROL_PATIENCE_MAX_S: Final = 60.0
 REPORT_BACKLOG_MAX: Final = 5
 # Requests of a client stream that are kept so that they can be sent again to another task.
 REPLAY_MESSAGES_MAX: Final = 64

@@ -284,8 +284,8 @@ class TestMember:
         assert waits[0] == pytest.approx(limits.TASK_BACKOFF_MIN_S)
         assert waits == sorted(waits)
         assert waits[-1] == pytest.approx(limits.TASK_BACKOFF_MAX_S)
-        one.probed(ok=True, rtt_ms=3.0)
-        assert (one.down, one.failures, one.rtt_ms) == (False, 0, 3.0)
+        one.probed(ok=True)
+        assert (one.down, one.failures) == (False, 0)
 
     def test_a_broken_connection_is_looked_at_soon(self) -> None:
         one = member("a/u/j/0")

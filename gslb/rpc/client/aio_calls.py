@@ -264,8 +264,11 @@ async def first_link(core: ServiceCore[AioLink], attempts: Attempts[AioLink]) ->
     loop = asyncio.get_running_loop()
     while not core.closed:
         ready = asyncio.Event()
-        core.on_ready(partial(wake, loop, ready))
-        await ready.wait()
+        ticket = core.on_ready(partial(wake, loop, ready))
+        try:
+            await ready.wait()
+        finally:
+            core.forget(ticket)
         link = attempts.first()
         if link is not None:
             return link

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-import time
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -14,6 +14,8 @@ from typing_extensions import override
 from gslb.model.endpoint import ServiceEndpoint
 from gslb.rpc.client.link import PROBE_METHOD, Link, ProbeDone, answered
 from gslb.rpc.client.methods import Method
+
+log = logging.getLogger(__name__)
 
 Dial = Callable[[str], grpc.aio.Channel]
 
@@ -78,7 +80,6 @@ class AioLink(Link):
             self.loop.call_soon_threadsafe(start)
 
     async def _probe(self, timeout_s: float, done: ProbeDone) -> None:
-        started_s = time.monotonic()
         check = self._open().unary_unary(PROBE_METHOD, request_serializer=None, response_deserializer=None)
         try:
             # Waiting for readiness makes gRPC dial until the time is up, whatever its own back-off says.
@@ -86,7 +87,10 @@ class AioLink(Link):
             ok = answered(await call.code())
         except grpc.aio.UsageError:  # the channel was closed meanwhile
             return
-        done(ok, (time.monotonic() - started_s) * 1000.0 if ok else 0.0)
+        except Exception:  # a probe that does not report would leave the task out for ever
+            log.exception("probing %s failed", self.target)
+            ok = False
+        done(ok)
 
     @override
     def shut(self) -> None:

@@ -31,14 +31,16 @@ def settings_of(
     try:
         label(service, "service")
         where = os.environ.get("GSLB_LOCALITY", "") if locality is None else locality
-        if where:
-            label(where, "locality")
+        who = os.environ.get("GSLB_SERVICE", "") if caller is None else caller
+        for what, text in (("locality", where), ("caller", who)):
+            if text:
+                label(text, what)
     except InvalidValueError as error:
         raise ConfigurationError(f"channel: {error}") from error
     return Settings(
         service=service,
         locality=where,
-        caller=os.environ.get("GSLB_SERVICE", "") if caller is None else caller,
+        caller=who,
         idempotent=idempotent if callable(idempotent) else lambda _method: bool(idempotent),
         criticality=criticality,
     )

@@ -182,7 +182,7 @@ class ControlConnection:
         self, service: str, locality: str, criticality: Criticality = Criticality.CRITICAL, attempts: int = 1
     ) -> None:
         """Counts requests from clients outside that came in here for `service` from the client area `locality`."""
-        self._edge.add((service, locality, self.identity.service, criticality), attempts)
+        self._edge.add((service, locality, "", criticality), attempts)
 
     def cores(self) -> list[ServiceCore[Link]]:
         """The channels that live on this connection."""

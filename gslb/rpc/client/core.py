@@ -4,6 +4,7 @@ The hot path (`pick`, `begin`, `finish`) reads one immutable table and takes one
 rebuilds the table: a new view from the control plane, a task that stops answering or answers again.
 """
 
+import itertools
 import logging
 import random
 import threading
@@ -74,9 +75,11 @@ class ServiceCore(Generic[L]):
         self._make_link = make_link
         self._lock = threading.Lock()
         self._ready = threading.Condition(self._lock)
-        self._waiting: list[Callable[[], None]] = []
+        self._waiting: dict[int, Callable[[], None]] = {}
+        self._tickets = itertools.count(1)
         self._links: dict[str, L] = {}
         self._leaving: set[L] = set()
+        self._departed: list[tuple[str, int, int]] = []
         self._view: ServiceView | None = None
         self._catalog = Catalog()
         self._budget = RetryBudget()
@@ -94,14 +97,15 @@ class ServiceCore(Generic[L]):
 
     def begin(self, tried: list[L]) -> L | None:
         """Picks a task, another one than those tried, and counts a request in flight there; None: nobody to ask."""
-        table = self.table
-        if table is None:
-            return None
-        link = table.pick_again(tried, self._rng) if tried else table.pick(self._rng)
-        with self._lock:
-            link.in_flight += 1
-            link.picks += 1
-        return link
+        while (table := self.table) is not None:
+            link = table.pick_again(tried, self._rng) if tried else table.pick(self._rng)
+            with self._lock:
+                # A link that left between the two lines above may be closed by now; the table is a new one then.
+                if not link.leaving:
+                    link.in_flight += 1
+                    link.picks += 1
+                    return link
+        return None
 
     def finish(self, link: L, failure: Failure | None, *, cancelled: bool = False) -> None:
         """The attempt on `link` ended: with a response (None), with a failure, or cancelled by the caller."""
@@ -111,6 +115,7 @@ class ServiceCore(Generic[L]):
             closing = link.leaving and link.in_flight == 0
             if closing:
                 self._leaving.discard(link)
+                self._keep_counts(link)
             waiting = self._rebuild() if falls else []
         if closing:
             # Not here: gRPC's own thread may be calling, and closing waits for it.
@@ -151,13 +156,23 @@ class ServiceCore(Generic[L]):
         with self._ready:
             return self._ready.wait_for(lambda: self.table is not None or self.closed, timeout_s) and not self.closed
 
-    def on_ready(self, callback: Callable[[], None]) -> None:
-        """Calls back, from any thread, when there is somebody to pick or the channel was closed; perhaps at once."""
+    def on_ready(self, callback: Callable[[], None]) -> int:
+        """Calls back, from any thread, when there is somebody to pick or the channel was closed; perhaps at once.
+
+        The number is for `forget`.
+        """
         with self._lock:
+            ticket = next(self._tickets)
             if self.table is None and not self.closed:
-                self._waiting.append(callback)
-                return
+                self._waiting[ticket] = callback
+                return ticket
         callback()
+        return ticket
+
+    def forget(self, ticket: int) -> None:
+        """The callback of `on_ready` is not wanted any more."""
+        with self._lock:
+            self._waiting.pop(ticket, None)
 
     def after(self, delay_s: float, callback: Callable[[], None]) -> bool:
         """Runs `callback` on the timers' thread; False: the control connection was closed, it will not run."""
@@ -212,9 +227,16 @@ class ServiceCore(Generic[L]):
         """Marks a link as leaving; the link if it can be closed at once, else nothing. Under the lock."""
         link.leaving = True
         if link.in_flight == 0:
+            self._keep_counts(link)
             return [link]
         self._leaving.add(link)
         return []
+
+    def _keep_counts(self, link: L) -> None:
+        """What was seen of a link that goes is for the next report still; under the lock."""
+        if link.ok or link.failed:
+            self._departed.append((link.endpoint.task, link.ok, link.failed))
+            del self._departed[: -limits.TASKS_PER_REPORT_MAX]
 
     def _rebuild(self) -> list[Callable[[], None]]:
         """Builds the table anew, under the lock; whom to call back without it."""
@@ -224,8 +246,8 @@ class ServiceCore(Generic[L]):
         if built is None:
             return []
         self._ready.notify_all()
-        waiting, self._waiting = self._waiting, []
-        return waiting
+        waiting, self._waiting = self._waiting, {}
+        return list(waiting.values())
 
     # A task that does not answer
 
@@ -242,13 +264,13 @@ class ServiceCore(Generic[L]):
     def _probe(self, link: L) -> None:
         if link.leaving or not link.down or self.closed:
             return
-        link.probe(limits.CONNECT_PROBE_TIMEOUT_S, lambda ok, rtt_ms: self._probed(link, ok, rtt_ms))
+        link.probe(limits.CONNECT_PROBE_TIMEOUT_S, lambda ok: self._probed(link, ok))
 
-    def _probed(self, link: L, ok: bool, rtt_ms: float) -> None:
+    def _probed(self, link: L, ok: bool) -> None:
         with self._lock:
             if link.leaving or self.closed or not link.down:
                 return
-            link.probed(ok=ok, rtt_ms=rtt_ms)
+            link.probed(ok=ok)
             waiting = self._rebuild() if ok else []
         if not ok:
             self._plan_probe(link, Failure.NEVER_SENT)
@@ -263,15 +285,14 @@ class ServiceCore(Generic[L]):
             taken, self._attempts = self._attempts, [0] * len(Criticality)
             return taken
 
-    def take_observations(self) -> list[tuple[str, int, int, float]]:
-        """(task, ok, failed, rtt in ms) of every task asked since the last call."""
+    def take_observations(self) -> list[tuple[str, int, int]]:
+        """(task, ok, failed) of every task asked since the last call."""
         with self._lock:
-            seen = []
+            seen, self._departed = self._departed, []
             for link in [*self._links.values(), *self._leaving]:
                 if link.ok or link.failed:
-                    seen.append((link.endpoint.task, link.ok, link.failed, link.rtt_ms))
+                    seen.append((link.endpoint.task, link.ok, link.failed))
                     link.ok = link.failed = 0
-                    link.rtt_ms = 0.0
             return seen
 
     def total_attempts(self) -> list[int]:
@@ -300,13 +321,13 @@ class ServiceCore(Generic[L]):
             self.closed = True
             self.table = None
             links = [*self._links.values(), *self._leaving]
-            waiting, self._waiting = self._waiting, []
+            waiting, self._waiting = self._waiting, {}
             self._ready.notify_all()
         self._feed.detach(self)
         for link in links:
             link.leaving = True
             if shut:
                 link.shut()
-        for callback in waiting:
+        for callback in waiting.values():
             callback()
         return links

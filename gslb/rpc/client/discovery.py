@@ -27,6 +27,7 @@ class Discovery(LastingStream[discovery_pb2.SubscribeRequest, discovery_pb2.Upda
         self._services: set[str] = set()
         self._subscribing = threading.Lock()
         self.opened_s = 0.0  # monotonic; when the present stream began
+        self._patience_s = limits.CONTROL_SILENCE_S
 
     def subscribe(self, service: str) -> None:
         """Adds a service; nothing happens when it is subscribed already."""
@@ -57,6 +58,7 @@ class Discovery(LastingStream[discovery_pb2.SubscribeRequest, discovery_pb2.Upda
 
     @override
     def on_message(self, message: discovery_pb2.Update) -> None:
+        self._patience_s = limits.CONTROL_SILENCE_S
         self._on_update(message)
 
     def mute_s(self, now_s: float) -> float:
@@ -65,8 +67,11 @@ class Discovery(LastingStream[discovery_pb2.SubscribeRequest, discovery_pb2.Upda
 
     def should_leave(self, now_s: float, silent: Callable[[str], bool]) -> str:
         """Why another replica should be tried; empty: stay. `silent`: it acknowledges no reports, others do."""
-        if self.mute_s(now_s) > limits.CONTROL_SILENCE_S:
-            return f"it said nothing in {limits.CONTROL_SILENCE_S:g} s"
+        if self.mute_s(now_s) > self._patience_s:
+            said = f"it said nothing in {self._patience_s:g} s"
+            # A first message may be large and the line slow: more time for each that is tried in vain.
+            self._patience_s = min(2 * self._patience_s, limits.CONTROL_PATIENCE_MAX_S)
+            return said
         if self.address and silent(self.address):
             return "it acknowledges no reports while others do"
         return ""

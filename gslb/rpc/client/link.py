@@ -11,7 +11,7 @@ from gslb.rpc.policy.member import Member
 # gRPC's own health service: any answer at all shows that the task is there, so it need not know the method.
 PROBE_METHOD = "/grpc.health.v1.Health/Check"
 
-ProbeDone = Callable[[bool, float], None]  # (whether it answered, round-trip time in ms or 0)
+ProbeDone = Callable[[bool], None]  # whether it answered
 
 
 @dataclass(slots=True, eq=False)

@@ -17,7 +17,7 @@ from gslb.rpc.client.stream import Dial, LastingStream, StreamCall
 from gslb.v1 import config_pb2, report_pb2, report_pb2_grpc
 
 DemandKey = tuple[str, str, str, Criticality]  # service, locality, caller, criticality
-Seen = tuple[str, int, int, float]  # task, ok, failed, rtt in ms
+Seen = tuple[str, int, int]  # task, ok, failed
 
 _CRITICALITY = {
     Criticality.CRITICAL_PLUS: report_pb2.CRITICALITY_CRITICAL_PLUS,
@@ -98,15 +98,17 @@ def demand_rows(counts: Mapping[DemandKey, int]) -> list[report_pb2.DemandRow]:
 
 
 def observation_rows(seen: Iterable[Seen]) -> list[report_pb2.TaskObservation]:
-    """What channels saw, summed over channels that ask the same task; the least round-trip time counts."""
-    summed: dict[str, tuple[int, int, float]] = {}
-    for task, ok, failed, rtt_ms in seen:
-        held_ok, held_failed, held_rtt = summed.get(task, (0, 0, 0.0))
-        least = min(held_rtt, rtt_ms) if held_rtt and rtt_ms else held_rtt or rtt_ms
-        summed[task] = (held_ok + ok, held_failed + failed, least)
+    """What channels saw, summed over channels that ask the same task.
+
+    No round-trip times: how long a request takes is mostly the server's doing; agents probe for those.
+    """
+    summed: dict[str, tuple[int, int]] = {}
+    for task, ok, failed in seen:
+        held_ok, held_failed = summed.get(task, (0, 0))
+        summed[task] = (held_ok + ok, held_failed + failed)
     return [
-        report_pb2.TaskObservation(task=task, ok=ok, failed=failed, rtt_ms=rtt_ms)
-        for task, (ok, failed, rtt_ms) in list(summed.items())[: limits.TASKS_PER_REPORT_MAX]
+        report_pb2.TaskObservation(task=task, ok=ok, failed=failed)
+        for task, (ok, failed) in list(summed.items())[: limits.TASKS_PER_REPORT_MAX]
     ]
 
 

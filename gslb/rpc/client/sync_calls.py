@@ -51,6 +51,7 @@ class RoutedCall(CallBase):
         self._delivered = False  # the caller has seen something of a response
         self._cancelled = False
         self._callbacks: list[Callable[[], None]] = []
+        self._ticket = 0  # of the wait for somebody to ask
 
     def begin(self) -> "RoutedCall":
         """The first attempt, or the wait for somebody to ask."""
@@ -59,10 +60,14 @@ class RoutedCall(CallBase):
             self._launch(link)
             return self
         itself = weakref.ref(self)
-        self._core.on_ready(partial(_on_ready, itself))
+        self._ticket = self._core.on_ready(partial(_on_ready, itself))
         if not self._core.after(self._attempts.wait_s(), partial(_on_late, itself)):
             self.late()
         return self
+
+    def __del__(self) -> None:
+        if getattr(self, "_ticket", 0):
+            self._core.forget(self._ticket)
 
     # Attempts, one after the other
 
@@ -79,7 +84,7 @@ class RoutedCall(CallBase):
 
     def late(self) -> None:
         """Time is up; fails if there is still nobody."""
-        if self._inner is None:
+        if self._inner is None and not self._ended:
             self._core.counts.no_endpoint += 1
             self._fail(grpc.StatusCode.UNAVAILABLE, self._core.reason())
 
@@ -136,6 +141,8 @@ class RoutedCall(CallBase):
             self._changed.notify_all()
         if self._replay is not None:
             self._replay.commit()
+        if self._ticket:
+            self._core.forget(self._ticket)
         for callback in callbacks:
             try:
                 callback()

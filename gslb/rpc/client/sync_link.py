@@ -1,7 +1,6 @@
 """A blocking gRPC channel to one task."""
 
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol, cast
@@ -75,14 +74,13 @@ class SyncLink(Link):
 
     @override
     def probe(self, timeout_s: float, done: ProbeDone) -> None:
-        started_s = time.monotonic()
         try:
             check = self._open().unary_unary(PROBE_METHOD, request_serializer=None, response_deserializer=None)
             # Waiting for readiness makes gRPC dial until the time is up, whatever its own back-off says.
             call = check.future(b"", timeout=timeout_s, wait_for_ready=True)
         except ValueError:  # the channel was closed meanwhile
             return
-        call.add_done_callback(lambda ended: done(*_outcome(cast(InnerCall, ended), started_s)))
+        call.add_done_callback(lambda ended: done(answered(cast(InnerCall, ended).code())))
 
     @override
     def shut(self) -> None:
@@ -91,8 +89,3 @@ class SyncLink(Link):
             channel = self._channel
         if channel is not None:
             channel.close()
-
-
-def _outcome(call: InnerCall, started_s: float) -> tuple[bool, float]:
-    ok = answered(call.code())
-    return ok, (time.monotonic() - started_s) * 1000.0 if ok else 0.0

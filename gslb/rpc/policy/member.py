@@ -20,7 +20,6 @@ class Member:
     picks: int = 0
     ok: int = 0  # since the last report
     failed: int = 0  # since the last report
-    rtt_ms: float = 0.0  # least seen since the last report; 0: not measured
     failures: int = 0  # in a row: connections refused or broken, background probes that failed
     down: bool = False  # locally out of the choice until a background probe succeeds
     leaving: bool = False  # no endpoint of the service any more: closed when its calls have ended
@@ -55,14 +54,12 @@ class Member:
             return 0.02 * u
         return backoff_s(self.failures, limits.TASK_BACKOFF_MIN_S, limits.TASK_BACKOFF_MAX_S, u)
 
-    def probed(self, *, ok: bool, rtt_ms: float = 0.0) -> None:
+    def probed(self, *, ok: bool) -> None:
         """The outcome of a background probe: up again, or out for longer."""
         if ok:
             self.ok += 1
             self.failures = 0
             self.down = False
-            if rtt_ms > 0 and (not self.rtt_ms or rtt_ms < self.rtt_ms):
-                self.rtt_ms = rtt_ms
         else:
             self.failed += 1
             self.failures += 1
