@@ -14,7 +14,7 @@ from bns.transport import Tls, parse_addresses, sync_channel, tls_options
 from gslb.cli.output import say
 from gslb.v1 import admin_pb2, admin_pb2_grpc
 
-CONTROL_DEFAULT = "127.0.0.1:4070"  # as `gslb serve` listens
+CONTROL_DEFAULT = "127.0.0.1:9001"  # where `gslb serve` listens
 CONNECT_TIMEOUT_S = 2.0
 CALL_TIMEOUT_S = 15.0
 

@@ -38,8 +38,8 @@ def _addresses(_: click.Context, __: click.Parameter, text: str) -> tuple[str, .
 @click.option(
     "--etcd", callback=_addresses, default="127.0.0.1:2379", metavar="A,B", help="Members of the etcd cluster."
 )
-@click.option("--listen", default="127.0.0.1:4070", metavar="HOST:PORT", help="gRPC address; port 0: any.")
-@click.option("--http", default="127.0.0.1:4071", metavar="HOST:PORT", help="Debug pages; port 0: any.")
+@click.option("--listen", default="127.0.0.1:9001", metavar="HOST:PORT", help="gRPC address; port 0: any.")
+@click.option("--http", default="127.0.0.1:9101", metavar="HOST:PORT", help="Debug pages; port 0: any.")
 @click.option("--replica", default=None, metavar="NAME", help="Unique name of this replica.  [default: host and pid]")
 @click.option(
     "--role",
