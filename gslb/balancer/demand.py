@@ -28,6 +28,9 @@ BOOTS_REMEMBERED: Final = 8
 RISE_FRACTION: Final = 0.25
 RISE_DEVIATIONS: Final = 4.0
 RISE_SMOOTHING: Final = 0.6
+# A rise that was seen is followed quickly until what is left of it is within one deviation of noise.
+RISEN_FRACTION: Final = 0.02
+RISEN_DEVIATIONS: Final = 1.0
 VANISHED_RPS: Final = 1e-4
 
 
@@ -86,6 +89,7 @@ class DemandFold:
         self._reporters: dict[str, _Reporter] = {}
         self._rows = 0
         self._smoothed: dict[str, dict[str, float]] = {}
+        self._rising: dict[str, frozenset[str]] = {}
         self._smoothed_at_s: float | None = None
 
     @property
@@ -123,12 +127,15 @@ class DemandFold:
         elapsed_s = max(0.0, now_s - last_s) if last_s is not None else 0.0
         self._smoothed_at_s = now_s
         smoothed: dict[str, dict[str, float]] = {}
+        still_rising: dict[str, frozenset[str]] = {}
         for service in sources:
             old, new = self._smoothed.get(service, {}), raw.get(service, {})
             if old or new:
-                after = _smooth_all(old, new, elapsed_s)
+                after, rising = _smooth_all(old, new, self._rising.get(service, frozenset()), elapsed_s)
                 smoothed[service] = old if after == old else after
-        self._smoothed = smoothed
+                if rising:
+                    still_rising[service] = rising
+        self._smoothed, self._rising = smoothed, still_rising
         return dict(smoothed)
 
     def _raw(self, sources: Mapping[str, DemandSource], now_s: float) -> dict[str, dict[str, float]]:
@@ -183,20 +190,36 @@ def _replayed(known: _Reporter | None, report: DemandReport) -> str:
     return ""
 
 
-def _smooth_all(old: Mapping[str, float], new: Mapping[str, float], elapsed_s: float) -> dict[str, float]:
-    """Smoothed rates of one service; a locality whose rate is nothing goes."""
-    smoothed = {locality: smooth(old.get(locality), new.get(locality, 0.0), elapsed_s) for locality in {**old, **new}}
-    return {locality: rps for locality, rps in smoothed.items() if rps > VANISHED_RPS}
+def _smooth_all(
+    old: Mapping[str, float], new: Mapping[str, float], rising: frozenset[str], elapsed_s: float
+) -> tuple[dict[str, float], frozenset[str]]:
+    """Smoothed rates of one service and the localities whose rate is rising; a locality whose rate is nothing goes."""
+    smoothed: dict[str, float] = {}
+    still: set[str] = set()
+    for locality in {**old, **new}:
+        before, rps = old.get(locality), new.get(locality, 0.0)
+        rises = before is not None and is_rising(before, rps, was_rising=locality in rising)
+        after = smooth(before, rps, elapsed_s, rising=rises)
+        if after > VANISHED_RPS:
+            smoothed[locality] = after
+            if rises:
+                still.add(locality)
+    return smoothed, frozenset(still)
 
 
-def smooth(old: float | None, new: float, elapsed_s: float) -> float:
+def is_rising(old: float, new: float, *, was_rising: bool) -> bool:
+    """Whether `new` is a rise and no noise. With hysteresis: the end of a rise is followed as quickly as its start."""
+    fraction, deviations = (RISEN_FRACTION, RISEN_DEVIATIONS) if was_rising else (RISE_FRACTION, RISE_DEVIATIONS)
+    return new > old + max(fraction * old, deviations * math.sqrt(old / limits.DEMAND_REPORT_PERIOD_S))
+
+
+def smooth(old: float | None, new: float, elapsed_s: float, *, rising: bool) -> float:
     """The next smoothed rate after `elapsed_s`; the first one is taken as it is.
 
     The smoothing factors are those of one demand report period.
     """
     if old is None:
         return new
-    noise = max(RISE_FRACTION * old, RISE_DEVIATIONS * math.sqrt(old / limits.DEMAND_REPORT_PERIOD_S))
-    factor = RISE_SMOOTHING if new > old + noise else limits.DEMAND_SMOOTHING
+    factor = RISE_SMOOTHING if rising else limits.DEMAND_SMOOTHING
     kept = math.pow(1 - factor, elapsed_s / limits.DEMAND_REPORT_PERIOD_S)
     return new + kept * (old - new)

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from gslb.balancer.demand import DemandFold, DemandReport, DemandRow, smooth
+from gslb.balancer.demand import DemandFold, DemandReport, DemandRow, is_rising, smooth
 from gslb.model import limits
 from gslb.model.resources import DemandSource
 
@@ -134,11 +134,44 @@ def test_a_sudden_rise_is_believed_within_two_plans() -> None:
 
 
 def test_noise_and_falls_are_smoothed() -> None:
-    assert smooth(100.0, 110.0, 2.0) == pytest.approx(102)
-    assert smooth(100.0, 0.0, 2.0) == pytest.approx(80)
-    assert smooth(100.0, 200.0, 2.0) == pytest.approx(160)
-    assert smooth(None, 7.0, 0.0) == 7.0
-    assert smooth(100.0, 200.0, 0.0) == 100.0
+    assert smooth(100.0, 110.0, 2.0, rising=False) == pytest.approx(102)
+    assert smooth(100.0, 0.0, 2.0, rising=False) == pytest.approx(80)
+    assert smooth(100.0, 200.0, 2.0, rising=True) == pytest.approx(160)
+    assert smooth(None, 7.0, 0.0, rising=False) == 7.0
+    assert smooth(100.0, 200.0, 0.0, rising=True) == 100.0
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "was_rising", "rises"),
+    [
+        (100.0, 110.0, False, False),  # noise
+        (100.0, 128.0, False, False),  # within four deviations (28) of a 2 s count
+        (100.0, 129.0, False, True),
+        (100.0, 109.0, True, True),  # what is left of a rise
+        (100.0, 107.0, True, False),  # within one deviation: arrived
+        (100.0, 50.0, True, False),
+        (0.0, 1.0, False, True),
+    ],
+)
+def test_a_rise_is_told_from_noise_and_followed_to_its_end(
+    old: float, new: float, was_rising: bool, rises: bool
+) -> None:
+    assert is_rising(old, new, was_rising=was_rising) is rises
+
+
+def test_a_rise_by_a_factor_of_two_is_followed_within_four_periods() -> None:
+    fold = DemandFold()
+    source = {"web": DemandSource.RPC}
+    for seq in range(1, 20):
+        rps = 30 if seq <= 10 else 65
+        rows = (DemandRow("web", "eu", attempts=2 * rps),)
+        assert fold.accept(DemandReport("a", "b", seq, 2.0, DemandSource.RPC, rows), now_s=2.0 * seq) == ""
+        demand = fold.demand(source, now_s=2.0 * seq)["web"]["eu"]
+        if seq == 10:
+            assert demand == pytest.approx(30)
+        if seq == 14:
+            assert demand > 0.93 * 65
+    assert 0.98 * 65 < demand <= 65
 
 
 def test_asking_twice_at_once_changes_nothing_and_gives_the_same_objects() -> None:
