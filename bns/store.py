@@ -84,9 +84,12 @@ class BnsStore:
         known = self._revisions if revision >= self.view.revision else {}
         revisions = {}
         for key, kv in listed.items():
-            if known.get(key) != kv.mod_revision:
-                changes.append(self._read(key, kv))
-            revisions[key] = kv.mod_revision
+            if known.get(key) == kv.mod_revision:
+                revisions[key] = kv.mod_revision
+                continue
+            change = self._read(key, kv)
+            changes.append(change)
+            revisions[change.key] = kv.mod_revision  # the record's own name: one string of it is enough
         self._revisions = revisions
         self.counters.snapshots += 1
         # A list is the truth, whatever its number.

@@ -4,7 +4,7 @@ Changes are only noted as they come; `flush` works them off in one go, so that a
 reports costs each service it touches one rebuild. What it finds goes to the hub, and from there to readers.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from bns.model import HealthStatus, Task
@@ -13,7 +13,7 @@ from gslb.balancer.coverage import Coverage
 from gslb.balancer.inputs import TaskState
 from gslb.balancer.safety import NO_NAMES, RemovalBudget
 from gslb.control.fanout.hub import Hub
-from gslb.control.ingest.board import HealthBoard, owner_of
+from gslb.control.ingest.board import HealthBoard
 from gslb.control.view.config import Config
 from gslb.model.endpoint import ServiceEndpoint
 from gslb.model.resources import Backend, Catalog, Service
@@ -153,32 +153,30 @@ class World:
         if known is None:
             return ()
         if known.states is None or fresh:
-            tasks = self._view_of().tasks
-            states = tuple(
-                self._state(task, now_s)
-                for backend in known.service.backends
-                for task in tasks.job(backend.job).values()
-            )
-            known.states = states
+            known.states = tuple(state for backend in known.service.backends for state in self._states(backend, now_s))
         return known.states
 
-    def _state(self, task: Task, now_s: float) -> TaskState:
-        columns = self._board.loads.columns_of(owner_of(task))
-        row = None if columns is None else columns.index.get(task.name)
-        health = self._board.health_of(task.name)
-        if columns is None or row is None:
-            return state_of(task, health)
-        return TaskState(
-            task.name,
-            task.datacenter,
-            task.job,
-            health,
-            ok_rps=columns.ok_rps.item(row),
-            error_rps=columns.error_rps.item(row),
-            cpu_utilization=columns.cpu_utilization.item(row),
-            report_age_s=max(0.0, now_s - columns.received_s),
-            machine=task.machine,
-        )
+    def _states(self, backend: Backend, now_s: float) -> Iterator[TaskState]:
+        # The same two strings for all tasks of the job: of 100,000 tasks each would have its own.
+        job, datacenter = backend.job, backend.datacenter
+        for task in self._view_of().tasks.job(job).values():
+            columns = self._board.loads.columns_of((datacenter, task.agent))
+            row = None if columns is None else columns.index.get(task.name)
+            health = self._board.health_of(task.name)
+            if columns is None or row is None:
+                yield TaskState(task.name, datacenter, job, health, machine=task.machine)
+                continue
+            yield TaskState(
+                task.name,
+                datacenter,
+                job,
+                health,
+                ok_rps=columns.ok_rps.item(row),
+                error_rps=columns.error_rps.item(row),
+                cpu_utilization=columns.cpu_utilization.item(row),
+                report_age_s=max(0.0, now_s - columns.received_s),
+                machine=task.machine,
+            )
 
     def _rebuild(self, name: str, known: _Known, now_s: float) -> None:
         service = known.service
