@@ -187,7 +187,8 @@ class TestTasks:
             planet.tasks[US0].close()
             for _ in range(50):
                 stub(b"x")
-            assert any(link.down for link in channel.core.links())
+            # Long enough away that background probes fail and are made again.
+            wait_until(lambda: any(link.down and link.failures >= 3 for link in channel.core.links()), 30)
             planet.tasks[US0] = EchoTask(f"/bns/{US0}", port)
             wait_until(lambda: not any(link.down for link in channel.core.links()), 15)
             assert {name_of(stub(b"x")) for _ in range(50)} == {US0, US1}
@@ -285,13 +286,20 @@ class TestControlPlane:
             planet.replicas.append(revived)
             wait_until(lambda: len(revived.reports) > 0, 15)
 
-    def test_a_replica_that_says_nothing_is_left(self, planet: Planet) -> None:
-        """Cold, or hanging: it takes the stream and sends nothing."""
-        first, second = planet.replicas
-        first.mute = True
+    @pytest.mark.parametrize("cold", [0, 1])
+    def test_a_replica_that_is_cold_is_left(self, planet: Planet, cold: int) -> None:
+        """It takes the stream and the reports, and sends no view. The client may begin with either replica."""
+        planet.replicas[cold].cold = True
         with gslb.rpc.channel(SERVICE, control=planet.control, locality="us-east1") as channel:
             assert name_of(channel.unary_unary(UNARY)(b"x", timeout=20)) in {US0, US1}
-            first.mute, second.mute = False, True
+
+    def test_a_replica_that_hangs_is_left(self, planet: Planet) -> None:
+        """It is listened to, and then neither sends nor acknowledges anything, while its connection stays up."""
+        with gslb.rpc.channel(SERVICE, control=planet.control, locality="us-east1") as channel:
+            channel.unary_unary(UNARY)(b"x", timeout=20)
+            wait_until(lambda: all(replica.reports for replica in planet.replicas))
+            heard = next(replica for replica in planet.replicas if replica.listeners())
+            heard.mute = True
             planet.serve({"europe-west1": 1.0})
             wait_until(lambda: channel.explain()["shares"] == {"europe-west1": 1.0}, 20)
 

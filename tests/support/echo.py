@@ -125,7 +125,8 @@ class ControlReplica(discovery_pb2_grpc.DiscoveryServicer, report_pb2_grpc.Repor
         self.world = world
         self.reports: list[report_pb2.DemandReport] = []
         self.load_reports: list[report_pb2.LoadReport] = []
-        self.mute = False  # takes streams and answers nothing: a cold or hanging replica
+        self.mute = False  # takes streams and answers nothing: it hangs
+        self.cold = False  # takes reports and sends no views
         self.subscriptions = 0
         self._lock = threading.Lock()
         self._queues: dict[queue.SimpleQueue[bool], list[str]] = {}
@@ -165,7 +166,7 @@ class ControlReplica(discovery_pb2_grpc.DiscoveryServicer, report_pb2_grpc.Repor
         threading.Thread(target=listen, daemon=True).start()
         try:
             while line.get():
-                if not self.mute:
+                if not self.mute and not self.cold:
                     with self._lock:
                         services = self._queues[line]
                     yield self.world.update(self.address, services)
