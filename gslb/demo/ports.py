@@ -1,9 +1,11 @@
 """Free ports on loopback addresses."""
 
+import random
 import socket
 from collections.abc import Iterable
 
 _ATTEMPTS = 200
+_BELOW_EPHEMERAL = (10_240, 32_000)
 
 
 def is_free(host: str, port: int, *, udp: bool = False) -> bool:
@@ -20,10 +22,13 @@ def is_free(host: str, port: int, *, udp: bool = False) -> bool:
 
 
 def any_free(host: str) -> int:
-    """A port that was free a moment ago."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
+    """A port that was free a moment ago, below the range that outgoing connections are given: it stays free over a restart."""
+    rng = random.SystemRandom()
+    for _ in range(_ATTEMPTS):
+        port = rng.randrange(*_BELOW_EPHEMERAL)
+        if is_free(host, port):
+            return port
+    raise OSError(f"no free port was found on {host} in {_ATTEMPTS} tries")
 
 
 def first_free(hosts: Iterable[str], start: int, *, udp: bool = False) -> int:

@@ -7,6 +7,7 @@ needs them. Everything is read-only; what changes something lives in the admin A
 import html
 import json
 import logging
+import socket
 import threading
 import urllib.parse
 from collections.abc import Callable, Iterable, Mapping
@@ -55,7 +56,9 @@ class _Server(ThreadingMixIn, WSGIServer):
 
     @override
     def server_bind(self) -> None:
-        # The base class looks the host's name up in DNS, which may hang; the address says enough.
+        # The base class looks the host's name up in DNS, which may hang; the address says enough. A restarted process
+        # must get its address back although connections to the old one still linger.
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]

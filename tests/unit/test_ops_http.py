@@ -84,6 +84,15 @@ def test_only_reads(process: Process) -> None:
     assert process.get("/etc/passwd")[0] == 404
 
 
+def test_a_restarted_process_gets_its_port_back_at_once(process: Process) -> None:
+    # The server closes first (HTTP/1.0), so its side of the connection lingers in TIME_WAIT.
+    assert process.get("/livez")[0] == 200
+    process.ops.close()
+    again = OpsServer("x", registry=CollectorRegistry(), ready=lambda: (True, ""), status=dict)
+    assert again.start(process.address) == process.address
+    again.close()
+
+
 def test_port_in_use_is_one_clear_line(process: Process) -> None:
     other = OpsServer("x", registry=CollectorRegistry(), ready=lambda: (True, ""), status=dict)
     with pytest.raises(OpsListenError, match=process.address):
