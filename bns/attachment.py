@@ -52,7 +52,7 @@ class AttachmentState:
 
 def agent_target(address: str) -> str:
     """`unix:PATH`, a plain PATH, or HOST:PORT of a node agent, as gRPC dials it. Raises AddressError."""
-    if address.startswith("/"):
+    if address.startswith("/") or (address and ":" not in address):
         address = f"unix:{address}"
     if address.startswith("unix:"):
         if not 1 <= len(address.removeprefix("unix:").encode()) <= UNIX_PATH_MAX_BYTES:
