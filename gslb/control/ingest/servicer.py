@@ -3,7 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import grpc
 import grpc.aio
@@ -22,16 +22,14 @@ Acks = AsyncIterator[report_pb2.ReportAck]
 _REASON_MAX_CHARS = 300
 
 
-class Intake:
+class Intake(Protocol):
     """What the servicer feeds; the replica implements it."""
 
     def take_load(self, report: report_pb2.LoadReport) -> None:
         """Raises InvalidValueError."""
-        raise NotImplementedError
 
     def take_demand(self, report: report_pb2.DemandReport) -> None:
         """Raises InvalidValueError."""
-        raise NotImplementedError
 
     def agent_connected(self, key: AgentKey) -> None:
         """A load stream of this agent brought its first report."""
