@@ -38,6 +38,8 @@ def planet() -> Iterator[Planet]:
 def channel(planet: Planet) -> Iterator[ServiceChannel]:
     planet.serve({"us-east1": 0.8, "europe-west1": 0.2})
     with gslb.rpc.channel(SERVICE, control=planet.control, locality="us-east1", caller="tester") as made:
+        # The connection is shared by the module's tests: what the test before published may still be in force.
+        wait_until(lambda: set(made.explain()["shares"]) == {"us-east1", "europe-west1"})
         yield made
     wait_until(lambda: all(link.in_flight == 0 for link in made.core.links()))
 
