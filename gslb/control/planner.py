@@ -24,6 +24,7 @@ from gslb.control.publish import Publisher
 from gslb.control.view.mirror import GslbMirror
 from gslb.control.view.world import World
 from gslb.model import limits
+from gslb.model.resources import CapacityMode
 
 log = logging.getLogger(__name__)
 
@@ -134,10 +135,15 @@ class Planner:
             await self._publish(leadership)
 
     async def _refresh_states(self) -> None:
-        """Every task with its newest load; with 100,000 of them others get their turn in between."""
+        """The newest load of the tasks whose capacity follows from it; others get their turn in between.
+
+        The capacity of the rest was declared: making 100,000 tasks anew each period would change no plan.
+        """
         world = self._sources.world
         done = 0
-        for name in list(world.catalog.services):
+        for name, service in list(world.catalog.services.items()):
+            if all(backend.mode is CapacityMode.RATE for backend in service.backends):
+                continue
             done += len(world.states_of(name, time.monotonic(), fresh=True))
             if done >= STATES_AT_ONCE:
                 done = 0
