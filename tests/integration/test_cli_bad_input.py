@@ -13,10 +13,9 @@ from bns.etcd.client import Client
 from bns.etcd.embedded import free_port
 from bns.spawn import dies_with_us
 from gslb.v1 import admin_pb2, config_pb2
-from tests.support.cli import Planet, Ran, busy_port, end, gslb_in_child, in_child, lasting_planet, planet, until
+from tests.support.cli import Planet, Ran, busy_port, end, gslb_in_child, in_child, until
 from tests.support.control import ReplicaProcess
 
-__all__ = ["lasting_planet", "planet"]
 pytestmark = pytest.mark.xdist_group("cli")
 
 SERVICE = """kind: Service

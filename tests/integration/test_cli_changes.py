@@ -5,9 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.support.cli import Planet, gslb_in_child, lasting_planet, planet, until
+from tests.support.cli import Planet, gslb_in_child, until
 
-__all__ = ["lasting_planet", "planet"]
 pytestmark = pytest.mark.xdist_group("cli")
 
 ASIA = """---

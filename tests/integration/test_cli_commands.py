@@ -8,9 +8,8 @@ import pytest
 import yaml
 
 from gslb.config.load import load
-from tests.support.cli import BASE, TASKS, Planet, gslb_in_child, in_child, in_process, lasting_planet, planet, until
+from tests.support.cli import BASE, TASKS, Planet, gslb_in_child, in_child, in_process, until
 
-__all__ = ["lasting_planet", "planet"]
 pytestmark = pytest.mark.xdist_group("cli")
 
 ALL_TASKS = sorted(name for names in TASKS.values() for name in names)

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cli import Planet, lasting_planet, planet
+from tests.support.cli import Planet
 from tests.support.docs import ROOT, Step, follow, steps_of, with_free_ports
 
-__all__ = ["lasting_planet", "planet"]
 pytestmark = [pytest.mark.xdist_group("cli"), pytest.mark.timeout(180)]
 
 DOCUMENTS = sorted([*(ROOT / "docs/tutorial").glob("*.md"), *(ROOT / "docs/how-to").glob("*.md")])
