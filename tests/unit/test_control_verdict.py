@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bns.model import HealthStatus
-from gslb.control.ingest.verdict import Evidence, Votes, Witness, judge
+from gslb.balancer.verdict import Evidence, Votes, Witness, judge
 
 U, H, X, D, T = (
     HealthStatus.UNKNOWN,

@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from bns.model import HealthStatus, Task
+from gslb.balancer.verdict import Evidence, judge
+from gslb.balancer.witness import WitnessStand
 from gslb.control.ingest.load import AgentKey, LoadStore
-from gslb.control.ingest.verdict import Evidence, judge
-from gslb.control.ingest.witness import RttTable, WitnessStand
+from gslb.control.ingest.rtt import RttTable
 from gslb.model import limits
 from gslb.v1 import report_pb2
 

@@ -1,14 +1,11 @@
-"""What clients and remote probes saw of each task, in two windows that follow each other, and round-trip times.
+"""What clients and remote probes saw of each task, in two windows that follow each other. PURE.
 
 Bounded: only tasks that BNS knows are counted (the caller sees to it), and what is older than two windows is gone.
 """
 
-from collections.abc import Mapping
-
-from gslb.control.ingest.verdict import Votes, Witness
+from gslb.balancer.verdict import Votes, Witness
 from gslb.model import limits
 
-_RTT_SMOOTHING = 0.3
 _NO_VOTES = Votes()
 
 
@@ -38,23 +35,3 @@ class WitnessStand:
         self._before = self._running if past_s < 2 * self._window_s else {}
         self._running = {}
         self._started_s = now_s
-
-
-class RttTable:
-    """Smoothed round-trip times between datacenters, in ms, bounded by datacenters squared."""
-
-    def __init__(self) -> None:
-        self._rtt_ms: dict[tuple[str, str], float] = {}
-
-    def add(self, locality: str, datacenter: str, rtt_ms: float) -> None:
-        """One measurement, already checked to be between 0 and RTT_MAX_MS; 0 is none."""
-        if rtt_ms <= 0 or not locality or not datacenter:
-            return
-        key = (locality, datacenter)
-        known = self._rtt_ms.get(key)
-        if known is None and len(self._rtt_ms) >= limits.DATACENTERS_MAX**2:
-            return
-        self._rtt_ms[key] = rtt_ms if known is None else known + _RTT_SMOOTHING * (rtt_ms - known)
-
-    def snapshot(self) -> Mapping[tuple[str, str], float]:
-        return dict(self._rtt_ms)
