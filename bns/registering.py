@@ -1,6 +1,7 @@
 """`bns register`: a task is registered while its command runs."""
 
 import asyncio
+import contextlib
 import os
 import random
 import re
@@ -95,6 +96,11 @@ async def _directly(task: Task, place: Place, say: Say) -> Callable[[], Awaitabl
     try:
         await registration.wait_attached(place.timeout_s)
         await registration.register(task, place.timeout_s)
+    except RefusedError:
+        # Without a goodbye the session would be shown as an agent until its lease lapses.
+        with contextlib.suppress(RefusedError, UnavailableError):
+            await registration.goodbye(LEAVE_TIMEOUT_S)
+        raise
     except BaseException:
         await registration.close()
         raise

@@ -156,7 +156,8 @@ def test_without_etcd_nothing_changes_and_reading_goes_on(cells: Cells) -> None:
     cells.gslb("apply", "-f", "-", text=BASE).ok()
     before = cells.gslb("export").ok().out
     cells.etcd.kill()
-    ran = cells.gslb("apply", "-f", "-", text=BASE.replace("rps: 30", "rps: 40"))
+    one = ("--control", cells.replicas[0].address)
+    ran = cells.gslb("apply", "-f", "-", *one, text=BASE.replace("rps: 30", "rps: 40"))
     assert (ran.code, ran.out) == (1, "")
     assert "etcd does not answer, so nothing was changed" in ran.err
     assert cells.gslb("export").ok().out == before

@@ -191,6 +191,8 @@ def test_a_registration_that_is_refused(planet: Planet, arguments: tuple[str, ..
     assert (ran.code, ran.out) == (code, ""), ran
     assert message in error_line(ran)
     assert not marker.exists()
+    agents = [row[0] for row in planet.gslb("get", "agents").ok().table()]
+    assert agents == ["agent-europe-west1", "agent-us-east1"]  # no session is left of the one who was refused
     assert bns(planet, "ls").ok().out == before
 
 
