@@ -7,6 +7,7 @@ from examples.shakespeare import words
 
 LINES_DEFAULT = 20
 LINES_MAX = 200
+LINES_KEPT = 20_000
 
 # keys -> the rows that exist
 ReadRows = Callable[[Sequence[str]], Awaitable[Mapping[str, bytes]]]
@@ -31,11 +32,12 @@ class Hits:
 
 
 class Searcher:
-    """Answers from a tablet; keeps only the list of works, which never changes within an index."""
+    """Answers from a tablet. An index never changes, so lines that were read are kept, up to LINES_KEPT of them."""
 
     def __init__(self, read_rows: ReadRows) -> None:
         self._read_rows = read_rows
         self._works: tuple[str, ...] = ()
+        self._lines: dict[str, str] = {}
 
     async def search(self, word: str, limit: int) -> Hits:
         """The places of `word` (already normalised), at most `limit` of them with their lines."""
@@ -46,6 +48,18 @@ class Searcher:
             self._works = tuple(rows[words.WORKS_KEY].decode().split("\n"))
         places = words.unpack_places(rows.get(key, b""))
         shown = [(self._works[place.work], place.line) for place in places[: min(limit or LINES_DEFAULT, LINES_MAX)]]
-        lines = await self._read_rows([words.line_key(*place) for place in shown]) if shown else {}
-        found = tuple(Found(*place, lines.get(words.line_key(*place), b"").decode()) for place in shown)
-        return Hits(word, len(places), found)
+        lines = await self._read_lines([words.line_key(*place) for place in shown])
+        return Hits(word, len(places), tuple(Found(*p, line) for p, line in zip(shown, lines, strict=True)))
+
+    async def _read_lines(self, keys: list[str]) -> list[str]:
+        """The lines of these keys, in their order; "" where the tablet has none."""
+        known = {key: line for key in keys if (line := self._lines.get(key)) is not None}
+        missing = [key for key in keys if key not in known]
+        if missing:
+            rows = await self._read_rows(missing)
+            read = {key: rows.get(key, b"").decode() for key in missing}
+            if len(self._lines) + len(read) > LINES_KEPT:
+                self._lines.clear()
+            self._lines |= read
+            known |= read
+        return [known[key] for key in keys]

@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import aiohttp
 import click
 import grpc
 from rich.console import Console
@@ -21,6 +22,7 @@ from rich.live import Live
 
 from bns.etcd.errors import EtcdError
 from gslb.demo import directory
+from gslb.demo.checks.bench import METRICS_TIMEOUT_S
 from gslb.demo.checks.runner import CHECKS, Bench, run_checks
 from gslb.demo.layout import WEB_NAME
 from gslb.demo.planet import Planet
@@ -118,7 +120,8 @@ async def _run(options: Options) -> int:
 
 
 async def _checks(planet: Planet, traffic: Traffic, options: Options) -> int:
-    results = await run_checks(Bench(planet, traffic, options.texts), options.only, _say)
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=METRICS_TIMEOUT_S)) as http:
+        results = await run_checks(Bench(planet, traffic, options.texts, http), options.only, _say)
     if options.json_file is not None:
         _write_json(options.json_file, results)
     return 0 if results["ok"] else 1

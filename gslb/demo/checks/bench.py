@@ -5,12 +5,12 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import grpc
-import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from gslb.demo.layout import SITES, TaskPlace
@@ -20,7 +20,7 @@ from gslb.v1 import admin_pb2, config_pb2
 
 REQUESTS_MIN = 2_000
 FAILURES_SHOWN = 10
-_METRICS_TIMEOUT_S = 2.0
+METRICS_TIMEOUT_S = 2.0
 _ADMIN_TIMEOUT_S = 5.0
 
 
@@ -31,7 +31,7 @@ class Bench:
     planet: Planet
     traffic: Traffic
     texts: Path
-    _http: httpx.AsyncClient = field(default_factory=lambda: httpx.AsyncClient(timeout=_METRICS_TIMEOUT_S))
+    http: aiohttp.ClientSession
 
     # -- traffic ---------------------------------------------------------------------------------------------------
 
@@ -53,8 +53,9 @@ class Bench:
 
     async def samples(self, http: str, metric: str) -> list[tuple[dict[str, str], float]]:
         """Every sample of a metric (full sample name) on a process's /metrics; [] when it does not answer."""
-        with suppress(httpx.HTTPError):
-            text = (await self._http.get(f"http://{http}/metrics")).text
+        with suppress(aiohttp.ClientError, TimeoutError):
+            async with self.http.get(f"http://{http}/metrics") as reply:
+                text = await reply.text()
             return [
                 (sample.labels, sample.value)
                 for family in text_string_to_metric_families(text)
@@ -65,8 +66,9 @@ class Bench:
 
     async def picks(self, client: TaskPlace, task: str) -> int:
         """How often a frontend has tried a backend task, by its own count; 0 when it does not answer."""
-        with suppress(httpx.HTTPError):
-            status = (await self._http.get(f"http://{client.http}/statusz?format=json")).json()
+        with suppress(aiohttp.ClientError, TimeoutError):
+            async with self.http.get(f"http://{client.http}/statusz?format=json") as reply:
+                status = await reply.json()
             return sum(int(e["picks"]) for e in status["backends"]["endpoints"] if e["task"] == task)
         return 0
 

@@ -5,12 +5,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from gslb.demo.checks.bench import Bench
 from gslb.demo.layout import SITES, WEB_NAME
 from gslb.demo.resolver import Resolver
-from gslb.demo.traffic import WORDS
+from gslb.demo.traffic import WORDS, session_from
 
 WORDS_CHECKED = 20
 _TOTAL = re.compile(r'data-total="(\d+)"')
@@ -36,10 +34,13 @@ async def check_search(bench: Bench) -> dict[str, Any]:
         site = SITES[i % len(SITES)]
         resolver = Resolver(bench.planet.dns_servers, site.client_subnet(i % 4), random.Random(i))
         address = (await resolver.query(WEB_NAME)).addresses[0]
-        transport = httpx.AsyncHTTPTransport(local_address=site.client_address(i % 4))
-        async with httpx.AsyncClient(transport=transport, timeout=10.0) as client:
-            url = f"http://{address}:{bench.planet.gfe_port}/search?q={word}"
-            page = (await client.get(url, headers={"Host": WEB_NAME})).raise_for_status().text
+        url = f"http://{address}:{bench.planet.gfe_port}/search?q={word}"
+        async with (
+            session_from(site.client_address(i % 4)) as client,
+            client.get(url, headers={"Host": WEB_NAME}) as reply,
+        ):
+            reply.raise_for_status()
+            page = await reply.text()
         expected = scan(bench.texts, word)
         total = _TOTAL.search(page)
         shown = [(work, int(line)) for work, line in _PLACE.findall(page)]
