@@ -51,6 +51,22 @@ def planet(seed: int, services_count: int, datacenters_count: int, localities_co
     return Inputs(Catalog(datacenters, areas, services), tasks, demand)
 
 
+def _check(recomputed: int, expected: int) -> None:
+    """Raises when the step did not do what it is timed for."""
+    if recomputed != expected:
+        raise ValueError(f"{recomputed} services were solved, where {expected} had to be")
+
+
+class _Clocks:
+    """Time, and CPU time of this process: on a machine that others use too they differ."""
+
+    def __init__(self) -> None:
+        self._wall_s, self._cpu_s = time.perf_counter(), time.process_time()
+
+    def since(self) -> Json:
+        return {"s": time.perf_counter() - self._wall_s, "cpu_s": time.process_time() - self._cpu_s}
+
+
 class Planning:
     """One planet at a time, and the balancer's state after its last step."""
 
@@ -65,27 +81,27 @@ class Planning:
         self._inputs = planet(
             int(str(request["seed"])), services, int(str(request["datacenters"])), int(str(request["localities"]))
         )
-        started_s = time.perf_counter()
+        started = _Clocks()
         self._state, decision = step(BalancerState(), self._inputs, now_s=NOW_S)
-        elapsed_s = time.perf_counter() - started_s
-        assert decision.recomputed == services
+        took = started.since()
+        _check(decision.recomputed, services)
         published = {name: each.plan for name, each in decision.services.items() if each.plan}
         self._inputs = replace(self._inputs, previous=published)
-        return {"s": elapsed_s}
+        return took
 
     async def change(self, _: Json) -> Json:
         """Seconds of a step in which one service lost a task."""
         name = f"service{self._changes % len(self._inputs.tasks)}"
         self._changes += 1
         inputs = replace(self._inputs, tasks={**self._inputs.tasks, name: self._inputs.tasks[name][1:]})
-        started_s = time.perf_counter()
+        started = _Clocks()
         self._state, decision = step(self._state, inputs, now_s=NOW_S + 1)
-        elapsed_s = time.perf_counter() - started_s
-        assert decision.recomputed == 1
+        took = started.since()
+        _check(decision.recomputed, 1)
         plan = decision.services[name].plan
         assert plan is not None
         self._inputs = replace(inputs, previous={**inputs.previous, name: plan})
-        return {"s": elapsed_s}
+        return took
 
     async def moved(self, _: Json) -> Json:
         """Seconds of a step in which every service's demand moved by up to 5 %."""
@@ -94,9 +110,9 @@ class Planning:
             name: {locality: rps * rng.uniform(0.95, 1.05) for locality, rps in rates.items()}
             for name, rates in self._inputs.demand.items()
         }
-        started_s = time.perf_counter()
+        started = _Clocks()
         step(self._state, replace(self._inputs, demand=demand), now_s=NOW_S + 5)
-        return {"s": time.perf_counter() - started_s}
+        return started.since()
 
     async def kept(self, _: Json) -> Json:
         """Memory that the state of the planet holds, in MB."""
