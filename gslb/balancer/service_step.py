@@ -11,6 +11,7 @@ from gslb.balancer.assignment import Assignment, Matrix, Problem, assign, floore
 from gslb.balancer.capacity import ServiceCapacity, capacity_of
 from gslb.balancer.congestion import overload_factor
 from gslb.balancer.coverage import Coverage
+from gslb.balancer.damping import Held, Move, Placement, growth_rps, ramp, ramp_note, signature, within_band
 from gslb.balancer.inputs import Inputs, TaskState
 from gslb.balancer.network import Network
 from gslb.balancer.safety import RemovalBudget, plan_violations
@@ -21,8 +22,6 @@ from gslb.model.errors import InvalidValueError
 from gslb.model.plan import Plan
 from gslb.model.resources import Service
 
-# Demand that moved by less than this fraction of itself, summed over localities, is the same demand.
-DEMAND_MOVE_FRACTION: Final = 0.01
 # Stickiness below this is none; it gets there in ten minutes.
 STICKINESS_MIN_MS: Final = 0.02
 # A move that stickiness forbade is tried again when stickiness is down to this fraction of what it would win.
@@ -90,6 +89,7 @@ def _untouched(memory: ServiceMemory, service: Service, tasks: tuple[TaskState, 
         and not memory.decision.held
         and not moment.hold
         and memory.solved is not None
+        and not memory.solved.held.ramping
         and not _gain_is_due(memory.solved, moment.now_s)
     )
 
@@ -129,9 +129,12 @@ def _renewed(memory: ServiceMemory, service: Service, tasks: tuple[TaskState, ..
     if not capacity.tasks:
         return _holding(base, f"no task of service {service.name} is registered", moment)
     case = _case(service, capacity, moment)
-    if _same(memory, case, moment):
-        decision = replace(memory.decision, capacity=capacity, recomputed=False)
-        return _again(replace(base, decision=decision, compared=None), moment)
+    solved = memory.solved
+    if solved is not None and _as_planned(solved, case):
+        case = replace(case, demand_rps=solved.demand_rps, used_rps=solved.used_rps)
+        if _same(memory, solved, case, moment):
+            decision = replace(memory.decision, capacity=capacity, recomputed=False)
+            return _again(replace(base, decision=decision, compared=None), moment)
     return _solved(base, case, moment)
 
 
@@ -186,17 +189,25 @@ def _demand(demand: Mapping[str, float], network: Network) -> tuple[Vector, tupl
     return vector, (f"unknown localities: demand of {unknown} is not planned for",) if unknown else ()
 
 
-def _same(memory: ServiceMemory, case: _Case, moment: Moment) -> bool:
-    """Whether the last program would be solved again."""
-    solved = memory.solved
-    if solved is None or memory.decision.held or memory.network is not moment.network:
+def _as_planned(solved: Solved, case: _Case) -> bool:
+    """Whether demand and capacity are still those of the last program."""
+    if len(solved.used_rps) != len(case.used_rps) or len(solved.demand_rps) != len(case.demand_rps):
         return False
-    if memory.service != case.service or solved.used_rps != case.used_rps or _gain_is_due(solved, moment.now_s):
+    used = np.array(case.used_rps)
+    return within_band(solved.held, case.demand_rps, used, signature(case.capacity), _overload(case))
+
+
+def _same(memory: ServiceMemory, solved: Solved, case: _Case, moment: Moment) -> bool:
+    """Whether the last program, whose demand and capacity the case has, would be solved again."""
+    if memory.decision.held or memory.network is not moment.network or memory.service != case.service:
         return False
-    if memory.decision.plan is None or _kinds(memory.decision.plan.notes) != _kinds(_notes(case, solved.overload)):
+    if solved.held.ramping or _gain_is_due(solved, moment.now_s) or memory.decision.plan is None:
         return False
-    moved = np.abs(floored(case.demand_rps) - floored(solved.demand_rps)).sum()
-    return bool(moved <= DEMAND_MOVE_FRACTION * floored(solved.demand_rps).sum())
+    return _kinds(memory.decision.plan.notes) == _kinds(_notes(case, solved.overload))
+
+
+def _overload(case: _Case) -> float:
+    return overload_factor(float(floored(case.demand_rps).sum()), math.fsum(case.used_rps))
 
 
 def _solved(base: ServiceMemory, case: _Case, moment: Moment) -> ServiceMemory:
@@ -216,14 +227,40 @@ def _solved(base: ServiceMemory, case: _Case, moment: Moment) -> ServiceMemory:
             stickiness_ms(since_s, moment.now_s),
         )
     )
+    wanted, names = assignment, [network.datacenters[column] for column in columns]
+    assignment, held = _damped(base, case, previous, wanted, moment.now_s)
+    if held.ramping:
+        case = replace(case, notes=(*case.notes, ramp_note(names, wanted.load_rps, assignment.load_rps)))
     plan = _plan(case, assignment, moment)
-    names = [network.datacenters[column] for column in case.columns]
     violations = plan_violations(plan, network.localities, names)
     if violations:
         return _holding(base, "; ".join(violations), moment)
     decision = ServiceDecision(plan, differs(plan, published), True, plan.notes, "", case.capacity, assignment.overload)
-    solved = Solved(case.used_rps, case.demand_rps, since_s, assignment.gain_ms, assignment.overload)
+    solved = Solved(case.used_rps, case.demand_rps, since_s, assignment.gain_ms, assignment.overload, held)
     return replace(base, solved=solved, compared=published, decision=decision)
+
+
+def _damped(
+    base: ServiceMemory, case: _Case, previous: Matrix, wanted: Assignment, now_s: float
+) -> tuple[Assignment, Held]:
+    """What of the wanted move is made now, and what to hold on to from now on."""
+    used = np.array(case.used_rps)
+    elapsed_s = now_s - base.solved.held.made_at_s if base.solved else limits.PLAN_PERIOD_S
+    room = used * wanted.overload
+    ramped = ramp(
+        Move(
+            previous,
+            wanted.shares,
+            case.demand_rps,
+            room,
+            room * case.service.max_utilization,
+            growth_rps(used, elapsed_s),
+        )
+    )
+    load = case.demand_rps @ ramped.shares
+    placement = Placement.of(ramped.shares)
+    held = Held(placement, load, used, signature(case.capacity), now_s, ramped.done < 1.0)
+    return replace(wanted, shares=ramped.shares, load_rps=load), held
 
 
 def _stickiness_since(solved: Solved | None, case: _Case, previous: Matrix, now_s: float) -> float:
@@ -234,7 +271,7 @@ def _stickiness_since(solved: Solved | None, case: _Case, previous: Matrix, now_
         return now_s
     load = case.demand_rps @ previous
     used = np.array(case.used_rps)
-    room = used * overload_factor(float(floored(case.demand_rps).sum()), float(used.sum())) * (1 + FORCED_TOLERANCE)
+    room = used * _overload(case) * (1 + FORCED_TOLERANCE)
     return now_s if bool((load > room).any()) else solved.stickiness_since_s
 
 

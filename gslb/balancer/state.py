@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from gslb.balancer.capacity import NO_CAPACITY, ServiceCapacity
 from gslb.balancer.coverage import Coverage
+from gslb.balancer.damping import Held
 from gslb.balancer.inputs import TaskState
 from gslb.balancer.network import Network
 from gslb.balancer.safety import NO_NAMES, RemovalBudget
@@ -45,6 +46,7 @@ class Solved:
     stickiness_since_s: float  # when stickiness was last at its full value
     gain_ms: float
     overload: float
+    held: Held  # the plan in force, to tell whether it may stay
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,9 +1,9 @@
 """One step of the balancer: from what is wanted and what is seen to a plan for every service. PURE.
 
-A service is solved again only when something of its own changed: its definition, the capacity of its tasks, the
-distances, its demand by more than `DEMAND_MOVE_FRACTION`, or when its stickiness has decayed so far that a move it
-forbade would pay now. Whatever is wrong with one service's numbers stays with that service: it keeps its last plan
-and says why.
+A service is solved again only when something of its own changed: its definition, the health or the drains of its
+tasks, the distances, its demand or learned capacity beyond the band of `gslb.balancer.damping`, or when its stickiness
+has decayed so far that a move it forbade would pay now. Whatever is wrong with one service's numbers stays with that
+service: it keeps its last plan and says why.
 """
 
 from dataclasses import dataclass, replace
