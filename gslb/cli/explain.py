@@ -79,7 +79,10 @@ def dns(name: str, client_ip: str, record_type: str, frontend: str, output: str)
         try:
             reply = dns_pb2_grpc.DnsFrontendStub(channel).Explain(request, timeout=TIMEOUT_S)
         except grpc.RpcError as error:
-            details = refusal_of(error)[1]
+            code, details = refusal_of(error)
+            if code in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}:
+                message = "does not answer: is it running with --grpc? (name it with --frontend or GSLB_DNS)"
+                raise click.ClickException(f"the DNS frontend at {address} {message}") from error
             raise click.ClickException(f"the DNS frontend at {address} says: {details}") from error
     shares = zip(reply.datacenters, reply.share, strict=True)
     row = {

@@ -2,14 +2,17 @@
 
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
+from bns.etcd.embedded import free_port
+from bns.spawn import dies_with_us
 from gslb.config.load import load
-from tests.support.cli import BASE, TASKS, Planet, gslb_in_child, in_child, in_process, until
+from tests.support.cli import BASE, TASKS, Planet, end, gslb_in_child, in_child, in_process, until
 
 pytestmark = pytest.mark.xdist_group("cli")
 
@@ -118,6 +121,30 @@ def test_explain_service(planet: Planet) -> None:
         ("us-east1", 1.0, 2),
         ("europe-west1", 0.0, 2),
     ]
+
+
+def test_explain_dns_asks_a_frontend(planet: Planet, tmp_path: Path) -> None:
+    listen, control = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+    question = ("explain", "dns", "www.shop.example", "--from", "198.51.100.7", "--frontend", control)
+    ran = planet.gslb(*question)
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.startswith(f"Error: the DNS frontend at {control} does not answer: is it running with --grpc?")
+    command = [sys.executable, "-m", "gslb", "dns", "--control", planet.control, "--listen", listen, "--grpc", control]
+    with (tmp_path / "dns.log").open("wb") as log:
+        child = subprocess.Popen(dies_with_us(command), stdout=log, stderr=log)
+    try:
+        until(lambda: planet.gslb(*question).code == 0 and "europe" in planet.gslb(*question).out, "it has a plan")
+        (row,) = json.loads(planet.gslb(*question, "-o", "json").ok().out)
+        assert (row["service"], row["locality"], row["matched_prefix"]) == ("web", "europe", "198.51.100.0/24")
+        assert row["answers"] == ["127.0.0.1"]
+        assert sum(row["shares"].values()) == pytest.approx(1.0)
+        table = planet.gslb(*question).ok().out
+        assert re.search(r"^locality +europe$", table, flags=re.MULTILINE)
+        ran = planet.gslb(*question[:3], "--from", "nonsense", "--frontend", control)
+        assert (ran.code, ran.out) == (1, "")
+        assert "nonsense" in ran.err
+    finally:
+        end(child)
 
 
 def test_top_once(planet: Planet) -> None:

@@ -7,7 +7,7 @@ import pytest
 from tests.support.cli import Planet
 from tests.support.docs import ROOT, Step, follow, steps_of, with_free_ports
 
-pytestmark = [pytest.mark.xdist_group("cli"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.xdist_group("cli"), pytest.mark.timeout(400)]
 
 DOCUMENTS = sorted([*(ROOT / "docs/tutorial").glob("*.md"), *(ROOT / "docs/how-to").glob("*.md")])
 # They start everything that they need themselves.
