@@ -1,8 +1,9 @@
 """Runs the ```console blocks of a document as a reader would: one shell, top to bottom, comparing what is shown.
 
-A line that begins with `$ ` is a command; a here-document belongs to it. The lines after it are what it prints, each somewhere
-in its output; ` ... ` stands for anything, and runs of blanks are one blank. A command that shows a line
-`Error:`, or an error that `gslb check` found, has to fail, every other to succeed. Ports of 127.0.0.1 are replaced by free ones.
+A line that begins with `$ ` is a command; a here-document belongs to it. The lines after it are what it prints, each
+somewhere in its output; ` ... ` stands for anything, and runs of blanks are one blank. A command that shows a line
+`Error:`, or an error that `gslb check` found, has to fail, every other to succeed. Ports of 127.0.0.1 are replaced by
+free ones.
 """
 
 import logging
