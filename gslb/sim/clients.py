@@ -1,0 +1,157 @@
+"""RPC clients of one service in one locality: the library's own policy over a flow of requests.
+
+One client stands for all of them: the same view, the same members, the same table as `gslb.rpc` builds
+(`gslb.rpc.policy`), but a tick's requests are spread by the table's shares instead of drawn one by one.
+"""
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from gslb.model import limits
+from gslb.model.resources import Catalog
+from gslb.rpc.policy.budget import RetryBudget
+from gslb.rpc.policy.failure import Failure
+from gslb.rpc.policy.member import Member
+from gslb.rpc.policy.table import PickTable, build_table
+from gslb.steer.view import ServiceView
+
+# Packets that vanish are noticed by the connection's keepalive (bns.transport: 10 s, and 5 s for the answer).
+KEEPALIVE_S: Final = 15.0
+
+
+class Contact:
+    """How an attempt at a task ends before any server has a say."""
+
+    OK: Final = "ok"
+    REFUSED: Final = "refused"  # noticed at once
+    SILENT: Final = "silent"  # packets vanish
+
+
+ContactOf = Callable[[str], str]
+
+
+@dataclass(slots=True)
+class Sent:
+    """Where one tick's requests went: rps by task that will see them, and rps that failed on the way."""
+
+    by_task: dict[str, float] = field(default_factory=dict)
+    failed_rps: float = 0.0
+    retried_rps: float = 0.0
+
+
+@dataclass(slots=True)
+class RpcClient:
+    """All clients of `service` in `locality`."""
+
+    service: str
+    locality: str
+    view: ServiceView | None = None
+    members: dict[str, Member] = field(default_factory=dict)
+    table: PickTable[Member] | None = None
+    probe_at_s: dict[str, float] = field(default_factory=dict)
+    silent_since_s: dict[str, float] = field(default_factory=dict)
+    budget: RetryBudget = field(default_factory=RetryBudget)
+
+    def hold(self, view: ServiceView, catalog: Catalog) -> None:
+        """The control connection brought another view."""
+        if view is self.view:
+            return
+        self.view = view
+        for task, endpoint in view.endpoints.items():
+            if task in self.members:
+                self.members[task].update(endpoint)
+            else:
+                self.members[task] = Member(endpoint)
+        for task in self.members.keys() - view.endpoints.keys():
+            del self.members[task]
+        self._build(catalog)
+
+    def probe(self, contact: ContactOf, catalog: Catalog, now_s: float, rng: random.Random) -> None:
+        """Background probes of the tasks that are out."""
+        changed = False
+        for task in [task for task, due_s in self.probe_at_s.items() if due_s <= now_s]:
+            member = self.members.get(task)
+            if member is None or not member.down:
+                del self.probe_at_s[task]
+                continue
+            member.probed(ok=contact(task) == Contact.OK)
+            if member.down:
+                self.probe_at_s[task] = now_s + member.retry_in_s(Failure.NEVER_SENT, rng.random())
+            else:
+                del self.probe_at_s[task]
+                self.silent_since_s.pop(task, None)
+                changed = True
+        if changed:
+            self._build(catalog)
+
+    def send(self, rps: float, contact: ContactOf, catalog: Catalog, now_s: float, rng: random.Random) -> Sent:
+        """Spreads `rps` of first attempts; what fails at once is tried again elsewhere, within the budget."""
+        sent = Sent()
+        self._earn(rps, now_s)
+        wanted = rps
+        for attempt in range(limits.ATTEMPTS_MAX):
+            failed = self._spread(wanted, sent, contact, now_s, rng)
+            if failed <= 0:
+                break
+            self._build(catalog)
+            wanted = self._granted(failed) if attempt + 1 < limits.ATTEMPTS_MAX else 0.0
+            sent.failed_rps += failed - wanted
+            sent.retried_rps += wanted
+            if wanted <= 0:
+                break
+        return sent
+
+    def take_counts(self) -> Mapping[str, tuple[int, int]]:
+        """(ok, failed) by task since the last call: what the demand report tells the control plane."""
+        counts = {}
+        for task, member in self.members.items():
+            if member.ok or member.failed:
+                counts[task] = (member.ok, member.failed)
+                member.ok = member.failed = 0
+        return counts
+
+    def _spread(self, rps: float, sent: Sent, contact: ContactOf, now_s: float, rng: random.Random) -> float:
+        """Sends `rps` by the table; returns what was refused at once (and may go elsewhere)."""
+        if self.table is None:
+            sent.failed_rps += rps
+            return 0.0
+        refused = 0.0
+        for group in self.table.groups:
+            total_weight = sum(member.weight for member in group.members)
+            part = rps * self.table.shares[group.datacenter] / total_weight
+            for member in group.members:
+                task, flow = member.endpoint.task, part * member.weight
+                outcome = contact(task)
+                if outcome == Contact.OK:
+                    member.note(None)
+                    sent.by_task[task] = sent.by_task.get(task, 0.0) + flow
+                elif outcome == Contact.REFUSED:
+                    self._out(member, Failure.NEVER_SENT, now_s, rng)
+                    refused += flow
+                else:
+                    since_s = self.silent_since_s.setdefault(task, now_s)
+                    over = now_s - since_s >= KEEPALIVE_S
+                    self._out(member, Failure.BROKEN if over else Failure.TIMED_OUT, now_s, rng)
+                    sent.failed_rps += flow
+        return refused
+
+    def _out(self, member: Member, failure: Failure, now_s: float, rng: random.Random) -> None:
+        if member.note(failure):
+            self.probe_at_s[member.endpoint.task] = now_s + member.retry_in_s(failure, rng.random())
+
+    def _build(self, catalog: Catalog) -> None:
+        if self.view is not None:
+            self.table = build_table(self.view, self.members, self.locality, catalog)
+
+    def _earn(self, rps: float, now_s: float) -> None:
+        # The budget's class counts one request a call; here one call stands for a tick's.
+        self.budget.fraction = limits.RETRY_BUDGET_FRACTION * rps
+        self.budget.request(now_s)
+
+    def _granted(self, wanted: float) -> float:
+        """How much of `wanted` the budget lets through."""
+        granted = min(wanted, self.budget.earned)
+        self.budget.earned -= granted
+        return granted
