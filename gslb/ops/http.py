@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from typing_extensions import override
 
+from bns.transport import is_loopback
 from gslb.ops.profile import ProfileBusyError, sample_stacks
 
 log = logging.getLogger(__name__)
@@ -103,6 +104,11 @@ class OpsServer:
         Raises OpsListenError.
         """
         host, _, port = address.rpartition(":")
+        if host and not is_loopback(host.strip("[]")):
+            raise OpsListenError(
+                f"will not serve debug pages on {address!r}: they have no TLS and no credentials, so they stay on loopback;"
+                " use 127.0.0.1 and let what scrapes them come through a proxy that knows who asks"
+            )
         try:
             self._server = _Server((host.strip("[]") or "127.0.0.1", int(port)))
         except (OSError, ValueError, OverflowError) as error:

@@ -93,6 +93,13 @@ def test_a_restarted_process_gets_its_port_back_at_once(process: Process) -> Non
     again.close()
 
 
+@pytest.mark.parametrize("address", ["0.0.0.0:0", "192.0.2.1:80", "[::]:0", "example.org:80"])
+def test_off_loopback_is_refused(address: str) -> None:
+    ops = OpsServer("x", registry=CollectorRegistry(), ready=lambda: (True, ""), status=dict)
+    with pytest.raises(OpsListenError, match="they stay on loopback"):
+        ops.start(address)
+
+
 def test_port_in_use_is_one_clear_line(process: Process) -> None:
     other = OpsServer("x", registry=CollectorRegistry(), ready=lambda: (True, ""), status=dict)
     with pytest.raises(OpsListenError, match=process.address):
