@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 
+from gslb.balancer import contingency
 from gslb.balancer.assignment import Assignment, Matrix, Problem, assign, floored
 from gslb.balancer.capacity import ServiceCapacity, capacity_of
 from gslb.balancer.congestion import overload_factor
@@ -231,7 +232,7 @@ def _solved(base: ServiceMemory, case: _Case, moment: Moment) -> ServiceMemory:
     assignment, held = _damped(base, case, previous, wanted, moment.now_s)
     if held.ramping:
         case = replace(case, notes=(*case.notes, ramp_note(names, wanted.load_rps, assignment.load_rps)))
-    plan = _plan(case, assignment, moment)
+    plan = _with_contingencies(_plan(case, assignment, moment), case, assignment, moment, published)
     violations = plan_violations(plan, network.localities, names)
     if violations:
         return _holding(base, "; ".join(violations), moment)
@@ -311,6 +312,22 @@ def _plan(case: _Case, assignment: Assignment, moment: Moment) -> Plan:
     )
 
 
+def _with_contingencies(
+    plan: Plan, case: _Case, assignment: Assignment, moment: Moment, published: Plan | None
+) -> Plan:
+    network, columns = moment.network, list(case.columns)
+    placed = contingency.Placed(
+        network.localities,
+        [network.datacenters[column] for column in columns],
+        case.demand_rps,
+        assignment.shares,
+        network.rtt_ms[:, columns] + network.tie_ms[:, columns],
+        np.array(case.used_rps),
+        case.service.max_utilization,
+    )
+    return replace(plan, contingencies=contingency.solve(placed, published))
+
+
 def _notes(case: _Case, overload: float) -> tuple[str, ...]:
     if overload <= 1 + FORCED_TOLERANCE:
         return case.notes
@@ -347,7 +364,7 @@ def differs(plan: Plan, published: Plan | None) -> bool:
         or _kinds(plan.notes) != _kinds(published.notes)
     ):
         return True
-    if plan.capacity_rps.keys() != published.capacity_rps.keys():
+    if plan.capacity_rps.keys() != published.capacity_rps.keys() or plan.contingencies != published.contingencies:
         return True
     for locality, shares in plan.shares.items():
         old = published.shares[locality]

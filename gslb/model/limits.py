@@ -47,6 +47,8 @@ STICKINESS_MS: Final = 22.0
 STICKINESS_HALF_LIFE_S: Final = 60.0
 PUBLISH_SHARE_CHANGE: Final = 1e-4
 SHARE_SUM_TOLERANCE: Final = 1e-6
+# Rows (lost datacenter, locality) of one plan: at about 40 bytes each they leave room for the shares in one record.
+CONTINGENCY_ROWS_MAX: Final = 8_000
 
 # What one message or record may hold
 SERVICES_MAX: Final = 20_000

@@ -21,7 +21,11 @@ ZERO_STAMP = Stamp(0, 0, 0)
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The plan of one service. `contingencies[lost]` has the shares of the localities that use `lost`, were it lost."""
+    """The plan of one service.
+
+    `contingencies[lost]` has the localities that use `lost` and, for each, how the part that goes to `lost` is shared
+    among the others once it is lost (sums to 1). Their other parts stay as they are.
+    """
 
     service: str
     stamp: Stamp = ZERO_STAMP

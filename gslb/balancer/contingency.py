@@ -1,0 +1,306 @@
+"""Failures solved beforehand: where the load of each datacenter goes if it is lost. PURE.
+
+For each datacenter d that carries load: the localities that use it, and for each of them how the part that goes to d is
+shared among the others. Everything else stays where it is, so the least possible moves, and a reader that sees the loss
+needs nobody's leave. It is the program of `gslb.balancer.assignment` with an endless stickiness:
+
+    minimise  sum y[l,k] * (rtt[l,k] + tie[l,k]) + sum_k capacity_k * Phi((load_k + sum_l y[l,k]) / capacity_k)
+    subject to  sum_k y[l,k] = demand[l] * share[l,d],  y[l,d] = 0
+
+What is lost can go to any survivor that has room, so no survivor passes 100 % while their capacity suffices; when it does
+not, every capacity is multiplied so that the overload is equal (`level`). The cheapest pair of locality and survivor comes
+first, and each survivor gets dearer as it fills: within 1 % of the optimum [measured: tests/unit/test_balancer_contingency.py],
+and a service's programs take a millisecond, where as many calls of an engine would take longer than the plan itself.
+"""
+
+import heapq
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gslb.balancer.assignment import Matrix, floored
+from gslb.balancer.congestion import GENTLE_SEGMENTS, GENTLE_STEP_MS, KNEE_MAX, PRICE_TOP_MS
+from gslb.balancer.solver import Vector
+from gslb.model import limits
+from gslb.model.plan import Plan, Shares
+
+Flags = NDArray[np.bool_]
+Contingencies = Mapping[str, Mapping[str, Shares]]  # lost datacenter -> locality -> where that part goes
+
+# Phi' in steps of 40 ms, coarser than the plan's own: fewer are faster, and a contingency is for minutes.
+STEPS: Final = 10
+# The contingency in force is kept while no request would win more by another: what is published stays quiet.
+HOLD_GAIN_MS: Final = 50.0
+# And another one that differs by less than this in every part is no news.
+HOLD_PART: Final = 0.05
+# A heir with less of a locality's lost part is left out.
+PART_MIN: Final = 1e-3
+ROOM_TOLERANCE: Final = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """One service without one of its datacenters, by the capacity that is left."""
+
+    datacenter: str
+    load_rps: float  # that has to go elsewhere
+    demand_rps: float
+    remaining_rps: float  # capacity of the others
+
+    @property
+    def survivable(self) -> bool:
+        return self.demand_rps <= self.remaining_rps * (1 + ROOM_TOLERANCE)
+
+    @property
+    def overload(self) -> float:
+        """Demand over the capacity that remains; infinite when none does."""
+        return self.demand_rps / self.remaining_rps if self.remaining_rps > 0 else float("inf")
+
+
+def losses(plan: Plan) -> tuple[Loss, ...]:
+    """Every loss of a single datacenter that carries load, by name; empty while no capacity is known (panic)."""
+    total = sum(plan.capacity_rps.values())
+    demand = sum(plan.demand_rps.values())
+    if total <= 0 or demand <= 0:
+        return ()
+    return tuple(
+        Loss(name, load, demand, max(0.0, total - plan.capacity_rps.get(name, 0.0)))
+        for name, load in sorted(plan.load_rps.items())
+        if load > PART_MIN * demand
+    )
+
+
+def peak_after(plan: Plan, lost: str) -> tuple[str, float]:
+    """The fullest survivor once `lost` is gone and its contingency is followed, and its utilization; ("", 0): none."""
+    loads = {name: rps for name, rps in plan.load_rps.items() if name != lost}
+    for locality, heirs in plan.contingencies.get(lost, {}).items():
+        moved = plan.demand_rps.get(locality, 0.0) * plan.shares.get(locality, {}).get(lost, 0.0)
+        for heir, part in heirs.items():
+            loads[heir] = loads.get(heir, 0.0) + moved * part
+    used = {name: load / rps for name, load in loads.items() if (rps := plan.capacity_rps.get(name, 0.0)) > 0}
+    return max(used.items(), key=lambda item: (item[1], item[0]), default=("", 0.0))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Placed:
+    """One service as its plan places it; L localities, D datacenters, in the order of their names here."""
+
+    localities: Sequence[str]
+    datacenters: Sequence[str]
+    demand_rps: Vector  # (L,) >= 0
+    shares: Matrix  # (L, D) of the plan
+    cost_ms: Matrix  # (L, D) round-trip time and tie-break
+    capacity_rps: Vector  # (D,) >= 0
+    max_utilization: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Curve:
+    """Phi' in coarse steps: `price_ms[i]` holds up to `edge[i]` of the capacity; the last edge is 1."""
+
+    edge: tuple[float, ...]
+    price_ms: tuple[float, ...]
+
+    @classmethod
+    def of(cls, max_utilization: float) -> "_Curve":
+        knee = min(max(max_utilization, 0.05), KNEE_MAX)
+        gentle = GENTLE_SEGMENTS * GENTLE_STEP_MS
+        step_ms = (PRICE_TOP_MS - gentle) / STEPS
+        return cls(
+            (knee, *(knee + (1 - knee) * (i + 1) / STEPS for i in range(STEPS - 1)), 1.0),
+            (gentle / 2, *(gentle + step_ms * i for i in range(STEPS))),
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Losses:
+    """All losses of a service at once. R pairs (locality, its lost datacenter), sorted by the latter; D datacenters."""
+
+    row: NDArray[np.intp]  # (R,) locality
+    column: NDArray[np.intp]  # (R,) lost datacenter
+    lost_rps: Vector  # (R,) > 0
+    cost_ms: Matrix  # (R, D)
+    load_rps: Vector  # (D,)
+    capacity_rps: Matrix  # (D, D): [lost, survivor], scaled to what has to fit; 0: no survivor
+
+
+def level(load_rps: Vector, capacity_rps: Vector, extra_rps: float) -> float:
+    """What capacities are multiplied by so that `extra_rps` more fit: 1 while they do; else all end equally full."""
+    if float(np.maximum(capacity_rps - load_rps, 0.0).sum()) >= extra_rps:
+        return 1.0
+    filling = capacity_rps > 0
+    while True:
+        height = (extra_rps + float(load_rps[filling].sum())) / float(capacity_rps[filling].sum())
+        above = filling & (load_rps > height * capacity_rps)
+        if not above.any():
+            return height
+        filling &= ~above
+
+
+def solve(placed: Placed, published: Plan | None) -> dict[str, dict[str, dict[str, float]]]:
+    """The contingencies of a plan; those of the published one stay while they are good.
+
+    A datacenter without which no capacity is left has none.
+    """
+    losses_ = _losses(placed)
+    if losses_ is None:
+        return {}
+    curve = _Curve.of(placed.max_utilization)
+    parts = _published(losses_, placed, published.contingencies if published else {})
+    fits, good = _judged(losses_, parts, curve)
+    starts = np.flatnonzero(np.diff(losses_.column, prepend=-1)).tolist()
+    for start, end in zip(starts, [*starts[1:], len(losses_.column)], strict=True):
+        if not good[start:end].all():
+            fresh = _parts(losses_, start, end, curve)
+            if not fits[start:end].all() or float(np.abs(fresh - parts[start:end]).max()) > HOLD_PART:
+                parts[start:end] = fresh
+    demand = dict(zip(placed.localities, floored(placed.demand_rps).tolist(), strict=True))
+    return _bounded(_rows(parts, losses_, placed), demand)
+
+
+def _losses(placed: Placed) -> _Losses | None:
+    """None when nobody's loss can be made up for."""
+    demand = floored(placed.demand_rps)
+    load = demand @ placed.shares
+    count = len(load)
+    capacity = np.tile(placed.capacity_rps, (count, 1))
+    np.fill_diagonal(capacity, 0.0)
+    hopeful = (load > 0) & capacity.any(axis=1)
+    if not hopeful.any():
+        return None
+    tight = hopeful & (np.maximum(capacity - load[None, :], 0.0).sum(axis=1) < load)
+    for lost in np.flatnonzero(tight).tolist():
+        capacity[lost] *= level(load * (capacity[lost] > 0), capacity[lost], float(load[lost]))
+    column, row = np.nonzero((placed.shares * hopeful).T)
+    return _Losses(row, column, demand[row] * placed.shares[row, column], placed.cost_ms[row], load, capacity)
+
+
+def _published(losses_: _Losses, placed: Placed, held: Contingencies) -> Matrix:
+    """What is published, as (R, D); rows of zeros where there is nothing, or where an heir is none any more."""
+    parts = np.zeros(losses_.cost_ms.shape)
+    if not held:
+        return parts
+    position = {name: k for k, name in enumerate(placed.datacenters)}
+    for i, (row, column) in enumerate(zip(losses_.row.tolist(), losses_.column.tolist(), strict=True)):
+        for heir, part in held.get(placed.datacenters[column], {}).get(placed.localities[row], {}).items():
+            if (k := position.get(heir)) is not None:
+                parts[i, k] = part
+    alive = (parts * (losses_.capacity_rps[losses_.column] > 0)).sum(axis=1)
+    parts[np.abs(alive - 1) > limits.SHARE_SUM_TOLERANCE] = 0.0
+    return parts
+
+
+def _judged(losses_: _Losses, parts: Matrix, curve: _Curve) -> tuple[Flags, Flags]:
+    """Of each pair (R,): whether nobody is overfull under `parts`; and whether no request would win much elsewhere."""
+    capacity, count = losses_.capacity_rps, len(losses_.load_rps)
+    moved: Matrix = np.zeros((count, count))
+    np.add.at(moved, losses_.column, losses_.lost_rps[:, None] * parts)
+    used: Matrix = np.full((count, count), np.inf)
+    np.divide(losses_.load_rps + moved, capacity, out=used, where=capacity > 0)
+    overfull: Flags = np.any(np.greater(used, 1 + ROOM_TOLERANCE) & np.greater(moved, 0), axis=1)
+    price = np.append(np.array(curve.price_ms), np.inf)
+    step = np.searchsorted(np.array(curve.edge), used, side="right")
+    cheapest = (losses_.cost_ms + price[step][losses_.column]).min(axis=1)
+    # What is in use and just full costs its last step, not the wall.
+    paid = losses_.cost_ms + price[np.minimum(step, STEPS)][losses_.column]
+    dearest = np.where(parts > 0, paid, -np.inf).max(axis=1)
+    fits: Flags = np.any(parts, axis=1) & ~overfull[losses_.column]
+    good: Flags = fits & np.less_equal(dearest - cheapest, HOLD_GAIN_MS)
+    return fits, good
+
+
+def _parts(losses_: _Losses, start: int, end: int, curve: _Curve) -> Matrix:
+    """How the lost part of each pair from `start` on, all of one loss, is shared among the survivors; rows sum to 1."""
+    capacity = losses_.capacity_rps[losses_.column[start]]
+    survivors = np.flatnonzero(capacity)
+    pool = _Pool(losses_.load_rps[survivors].tolist(), capacity[survivors].tolist(), curve)
+    flows = np.array(pool.spread(losses_.lost_rps[start:end].tolist(), losses_.cost_ms[start:end, survivors].tolist()))
+    flows /= flows.sum(axis=1, keepdims=True)
+    flows[flows < PART_MIN] = 0.0
+    parts = np.zeros((len(flows), len(capacity)))
+    parts[:, survivors] = flows / flows.sum(axis=1, keepdims=True)
+    return parts
+
+
+class _Pool:
+    """What room the survivors have, step by step of price."""
+
+    def __init__(self, load_rps: list[float], capacity_rps: list[float], curve: _Curve) -> None:
+        self._load = load_rps
+        self._capacity = capacity_rps
+        self._edge, self._price = curve.edge, curve.price_ms
+        self._step = [bisect_right(curve.edge, load / rps) for load, rps in zip(load_rps, capacity_rps, strict=True)]
+
+    def spread(self, lost_rps: Sequence[float], cost_ms: Sequence[Sequence[float]]) -> list[list[float]]:
+        """Rps by locality and survivor: the cheapest pair first, each survivor dearer the fuller it gets."""
+        step, price, steps = self._step, self._price, len(self._edge)
+        left = list(lost_rps)
+        flows = [[0.0] * len(step) for _ in left]
+        heap = [
+            (cost + price[step[k]], step[k], i, k)
+            for i, row in enumerate(cost_ms)
+            for k, cost in enumerate(row)
+            if step[k] < steps
+        ]
+        heapq.heapify(heap)
+        while heap:
+            _, seen, i, k = heap[0]
+            if left[i] <= 0 or step[k] >= steps:
+                heapq.heappop(heap)
+            elif step[k] > seen:
+                heapq.heapreplace(heap, (cost_ms[i][k] + price[step[k]], step[k], i, k))
+            else:
+                flows[i][k] += self._pour(left, i, k)
+        self._leftover(left, cost_ms, flows)
+        return flows
+
+    def _pour(self, left: list[float], i: int, k: int) -> float:
+        """Fills the present step of `k` with what is left of `i`; how much that was."""
+        room = max(0.0, self._capacity[k] * self._edge[self._step[k]] - self._load[k])
+        flow = min(room, left[i])
+        self._load[k] += flow
+        left[i] -= flow
+        if flow == room:
+            self._step[k] += 1
+        return flow
+
+    @staticmethod
+    def _leftover(left: Sequence[float], cost_ms: Sequence[Sequence[float]], flows: list[list[float]]) -> None:
+        """What found no room, by rounding only, goes where the most of the same went, or to the nearest."""
+        for i, rps in enumerate(left):
+            if rps > 0:
+                most = max(range(len(flows[i])), key=lambda k: (flows[i][k], -cost_ms[i][k]))
+                flows[i][most] += rps
+
+
+def _rows(parts: Matrix, losses_: _Losses, placed: Placed) -> dict[str, dict[str, dict[str, float]]]:
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    pairs = [
+        found.setdefault(placed.datacenters[column], {}).setdefault(placed.localities[row], {})
+        for row, column in zip(losses_.row.tolist(), losses_.column.tolist(), strict=True)
+    ]
+    at, heir = np.nonzero(parts)
+    for i, k, part in zip(at.tolist(), heir.tolist(), parts[at, heir].tolist(), strict=True):
+        pairs[i][placed.datacenters[k]] = part
+    return found
+
+
+def _bounded(
+    found: dict[str, dict[str, dict[str, float]]], demand: Mapping[str, float]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """At most CONTINGENCY_ROWS_MAX rows, those of the largest demand: the others' clients share a loss in proportion."""
+    count = sum(len(rows) for rows in found.values())
+    if count <= limits.CONTINGENCY_ROWS_MAX:
+        return found
+    ranked = sorted(
+        ((lost, locality) for lost, rows in found.items() for locality in rows),
+        key=lambda pair: (-demand[pair[1]], pair),
+    )
+    kept: dict[str, dict[str, dict[str, float]]] = {}
+    for lost, locality in ranked[: limits.CONTINGENCY_ROWS_MAX]:
+        kept.setdefault(lost, {})[locality] = found[lost][locality]
+    return kept
