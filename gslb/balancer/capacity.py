@@ -1,20 +1,21 @@
 """What a service can serve in each datacenter: usable tasks times what one task serves. PURE.
 
-Mode `rate`: what the owner declared. Mode `utilization` falls back to the declared value; learning it from CPU
-belongs here. A task is usable when it is HEALTHY and no drain covers it. When no task of a service is usable
-anywhere, the service panics: every task that nobody wanted out counts with its declared capacity, and failing that
-every task.
+Mode `rate`: what the owner declared. Mode `utilization`: what `learning` made of the tasks' CPU, and of tasks that ramp
+up a part of it, unless all of it is needed. A task is usable when it is HEALTHY and no drain covers it. When no task of
+a service is usable anywhere, the service panics: every task that nobody wanted out counts with its capacity, and
+failing that every task.
 """
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from bns.model import HealthStatus
 from gslb.balancer.coverage import Coverage
 from gslb.balancer.inputs import TaskState
+from gslb.balancer.learning import UNLEARNED, Learning
 from gslb.model.errors import InvalidValueError
-from gslb.model.resources import Service
+from gslb.model.resources import Backend, Service
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +27,10 @@ class DatacenterCapacity:
     tasks: int = 0
     healthy: int = 0
     drained: int = 0
-    drained_rps: float = 0.0  # declared capacity of healthy tasks that a drain covers
+    drained_rps: float = 0.0  # capacity of healthy tasks that a drain covers
     drains: tuple[str, ...] = ()  # names of the drains that cover tasks here
-    willing_rps: float = 0.0  # declared capacity of tasks neither drained nor in lame duck, whatever their health
-    declared_rps: float = 0.0  # declared capacity of all registered tasks
+    willing_rps: float = 0.0  # capacity of tasks neither drained nor in lame duck, whatever their health
+    declared_rps: float = 0.0  # capacity of all registered tasks
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class ServiceCapacity:
 
     datacenters: tuple[DatacenterCapacity, ...] = ()
     panic: str = ""  # why capacity is not that of usable tasks; empty: it is
+    notes: tuple[str, ...] = ()  # what an operator should know of how it was found
 
     @property
     def total_rps(self) -> float:
@@ -71,8 +73,9 @@ class _Sum:
     drained_rps: float = 0.0
     willing_rps: float = 0.0
     declared_rps: float = 0.0
+    ramping_rps: float = 0.0  # the part of capacity that is not there yet
 
-    def add(self, task: TaskState, rps: float, *, drained: bool) -> None:
+    def add(self, task: TaskState, rps: float, warmth: float, *, drained: bool) -> None:
         healthy = task.health is HealthStatus.HEALTHY
         self.tasks += 1
         self.healthy += healthy
@@ -84,18 +87,24 @@ class _Sum:
             return
         if healthy:
             self.capacity_rps += rps
+            self.ramping_rps += rps * (1 - warmth)
         if task.health is not HealthStatus.DRAINING:
             self.willing_rps += rps
 
 
-def capacity_of(service: Service, tasks: Sequence[TaskState], coverage: Coverage) -> ServiceCapacity:
+def capacity_of(
+    service: Service,
+    tasks: Sequence[TaskState],
+    coverage: Coverage,
+    learning: Learning = UNLEARNED,
+    needed_rps: float = math.inf,
+) -> ServiceCapacity:
     """Capacity of `service` by datacenter.
 
-    Raises InvalidValueError for a declared capacity that is no positive number.
+    Tasks and datacenters that ramp up count in part as long as the others carry `needed_rps`; as far as they do not,
+    the ramp is skipped. Raises InvalidValueError for a declared capacity that is no positive number.
     """
-    rps_by_job = {
-        backend.job: _declared(service.name, backend.job, backend.task_capacity_rps) for backend in service.backends
-    }
+    rps_by_job = {backend.job: _checked(service.name, backend, learning) for backend in service.backends}
     sums = {backend.datacenter: _Sum() for backend in service.backends}
     drains: dict[str, set[str]] = {}
     for task in tasks:
@@ -107,8 +116,21 @@ def capacity_of(service: Service, tasks: Sequence[TaskState], coverage: Coverage
             drains.setdefault(task.datacenter, set()).add(drain)
         site = sums.get(task.datacenter)
         if site is not None:
-            site.add(task, rps, drained=bool(drain) or task.drained)
-    return _with_panic(_sealed(name, sums[name], drains.get(name, ())) for name in sorted(sums))
+            site.add(task, rps, learning.warmth_of(task), drained=bool(drain) or task.drained)
+    _hold_back(sums.values(), needed_rps)
+    capacity = _with_panic(_sealed(name, sums[name], drains.get(name, ())) for name in sorted(sums))
+    return replace(capacity, notes=learning.notes) if learning.notes else capacity
+
+
+def _hold_back(sites: Collection[_Sum], needed_rps: float) -> None:
+    """Takes off what ramps up, the same part everywhere, but leaves what is needed."""
+    ramping = math.fsum(site.ramping_rps for site in sites)
+    if ramping <= 0 or not needed_rps < math.inf:
+        return
+    spare = math.fsum(site.capacity_rps for site in sites) - needed_rps
+    part = min(max(spare / ramping, 0.0), 1.0)
+    for site in sites:
+        site.capacity_rps -= part * site.ramping_rps
 
 
 def _sealed(name: str, site: _Sum, drains: Iterable[str]) -> DatacenterCapacity:
@@ -134,9 +156,11 @@ def _with_panic(sites: Iterable[DatacenterCapacity]) -> ServiceCapacity:
     return ServiceCapacity(datacenters, "panic: every task is drained or in lame duck, so all serve")
 
 
-def _declared(service: str, job: str, rps: float) -> float:
+def _checked(service: str, backend: Backend, learning: Learning) -> float:
+    rps = backend.task_capacity_rps
     if not 0 < rps < math.inf:
         raise InvalidValueError(
-            f"service {service}: task_capacity_rps of {job} is {rps}: it must be a positive number; correct the service"
+            f"service {service}: task_capacity_rps of {backend.job} is {rps}: it must be a positive number; "
+            "correct the service"
         )
-    return rps
+    return learning.task_rps(backend)

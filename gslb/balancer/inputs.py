@@ -26,6 +26,7 @@ class TaskState:
     report_age_s: float = math.inf  # inf: never reported
     drained: bool = False  # known to be drained; active drains of the catalog are added by the step
     machine: str = ""
+    report: int = 0  # number of the report that the load is from, another for each; 0: reports are not numbered
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from gslb.balancer.congestion import overload_factor
 from gslb.balancer.coverage import Coverage
 from gslb.balancer.damping import Held, Move, Placement, growth_rps, ramp, ramp_note, signature, within_band
 from gslb.balancer.inputs import Inputs, TaskState
+from gslb.balancer.learning import learn
 from gslb.balancer.network import Network
 from gslb.balancer.safety import RemovalBudget, plan_violations
 from gslb.balancer.solver import SolverError, Vector
@@ -123,8 +124,11 @@ def _renewed(memory: ServiceMemory, service: Service, tasks: tuple[TaskState, ..
         budget=budget,
         demand_seen=moment.inputs.demand.get(service.name),
     )
-    capacity = capacity_of(service, tasks, moment.coverage)
-    base = replace(base, decision=replace(memory.decision, capacity=capacity))
+    published = moment.inputs.previous.get(service.name)
+    learning = learn(memory.learning, service, tasks, moment.now_s, published.capacity_rps if published else {})
+    needed_rps = math.fsum(moment.inputs.demand.get(service.name, {}).values()) / service.max_utilization
+    capacity = capacity_of(service, tasks, moment.coverage, learning, needed_rps)
+    base = replace(base, learning=learning, decision=replace(memory.decision, capacity=capacity))
     if moment.hold or lost:
         return _holding(base, moment.hold or lost, moment)
     if not capacity.tasks:
@@ -165,6 +169,7 @@ def _case(service: Service, capacity: ServiceCapacity, moment: Moment) -> _Case:
     demand, more = _demand(moment.inputs.demand.get(service.name, {}), network)
     if capacity.panic:
         notes.append(capacity.panic)
+    notes += capacity.notes
     return _Case(
         service,
         capacity,

@@ -7,6 +7,7 @@ from gslb.balancer.capacity import NO_CAPACITY, ServiceCapacity
 from gslb.balancer.coverage import Coverage
 from gslb.balancer.damping import Held
 from gslb.balancer.inputs import TaskState
+from gslb.balancer.learning import UNLEARNED, Learning
 from gslb.balancer.network import Network
 from gslb.balancer.safety import NO_NAMES, RemovalBudget
 from gslb.balancer.solver import Vector
@@ -62,6 +63,7 @@ class ServiceMemory:
     demand_seen: Mapping[str, float] | None = None
     compared: Plan | None = None  # the published plan that `decision.changed` was found against
     decision: ServiceDecision = ServiceDecision(None)
+    learning: Learning = UNLEARNED
 
 
 @dataclass(frozen=True, slots=True, eq=False)

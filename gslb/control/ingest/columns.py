@@ -43,6 +43,7 @@ class Columns:
     period_s: float
     received_s: float  # monotonic
     complete: bool  # a report of all the agent's tasks is in it
+    load_seq: int = 0  # of the last whole report: a partial one repeats the load of the period before
 
     def health_of(self, task: str) -> HealthStatus | None:
         row = self.index.get(task)
@@ -91,6 +92,7 @@ def parse(report: report_pb2.LoadReport, previous: Columns | None, now_s: float)
         period_s=report.period_s,
         received_s=now_s,
         complete=not report.partial,
+        load_seq=0 if report.partial else report.seq,
     )
     return _overlay(previous, fresh) if report.partial and previous is not None else fresh
 
@@ -123,6 +125,7 @@ def _overlay(base: Columns, partial: Columns) -> Columns:
         period_s=partial.period_s,
         received_s=partial.received_s,
         complete=base.complete,
+        load_seq=base.load_seq,
     )
 
 

@@ -176,6 +176,7 @@ class World:
                 cpu_utilization=columns.cpu_utilization.item(row),
                 report_age_s=max(0.0, now_s - columns.received_s),
                 machine=task.machine,
+                report=columns.load_seq,
             )
 
     def _rebuild(self, name: str, known: _Known, now_s: float) -> None:

@@ -1,0 +1,305 @@
+"""What one task of each job serves, learned from CPU and load; for backends in mode `utilization`. PURE.
+
+Each step takes the new reports of a service's tasks in (`reports`), pools them by job into one sample, fits the job's
+line (`regression`) and follows it with what a task is taken to serve:
+
+- capacity = (target - idle) / cost, divided by what the errors among the requests cost more, blended with the
+  declared value as far as the fit is uncertain, and never farther than tenfold from it;
+- it stays while the estimate is near, falls at once (by half in a period at most), and rises slowly;
+- errors never make it rise: while a task answers many, its reports may only show that requests cost more;
+- tasks that just started, and datacenters that have been idle, count for part of it and ramp up.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from bns.model import HealthStatus
+from gslb.balancer import regression, reports
+from gslb.balancer.inputs import TaskState
+from gslb.balancer.regression import UNKNOWN_IDLE, Idle, Line, Sample
+from gslb.balancer.reports import CLEAN_ERRORS, ERROR_COST, Believed, Load, TaskMemory
+from gslb.model.resources import Backend, CapacityMode, Service
+
+# The window: about three minutes at a report every five seconds.
+WINDOW_S: Final = 180.0
+SAMPLES_MAX: Final = 36
+# A load below this part of capacity tells of idle CPU only; a fit stays what it was.
+LOADED_FRACTION: Final = 0.05
+# How far off the owner's own figure is taken to be, when it and the fit are weighed against each other.
+DECLARED_ERROR: Final = 1.0
+DECLARED_FACTOR_MAX: Final = 10.0
+FIT_HALF_LIFE_S: Final = 1800.0
+# An estimate this near to what is in force changes nothing; nearer while there are few samples yet.
+HOLD_FRACTION: Final = 0.03
+HOLD_YOUNG_FRACTION: Final = 0.01
+YOUNG_SAMPLES: Final = 16
+# While all is as expected, not every sample is worth a fit.
+FIT_SAMPLES: Final = 4
+# The most that capacity may change in PERIOD_S.
+PERIOD_S: Final = 5.0
+GROWTH_MAX: Final = 1.1
+FALL_MAX: Final = 0.5
+# Errors: what one costs is learned within these bounds (in requests).
+ERROR_COST_MAX: Final = 5.0
+ERROR_GAIN: Final = 0.3
+# A report with many errors must show this much more CPU than expected before it counts.
+ERROR_RISE_FRACTION: Final = 1.2
+IDLE_GAIN_S: Final = 60.0
+# A task begins with this part of its capacity and has all of it after the ramp.
+RAMP_START: Final = 0.3
+RAMP_S: Final = 30.0
+# A job that served less than IDLE_FRACTION of its capacity for COLD_AFTER_S begins with this part of it.
+COLD_START: Final = 0.5
+COLD_AFTER_S: Final = 300.0
+COLD_FRACTION: Final = 0.02
+BUSY_FRACTION: Final = 0.1
+# A clock that jumps farther than this did not pass.
+STEP_MAX_S: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class JobModel:
+    """What is known of one job. `task_rps` is what is in force for a task that is warm."""
+
+    declared_rps: float
+    target: float
+    task_rps: float
+    samples: tuple[Sample, ...] = ()
+    idle: Idle = UNKNOWN_IDLE
+    line: Line | None = None
+    unfitted: int = 0  # samples since the fit
+    error_cost: float = ERROR_COST  # in requests
+    error_share: float = 0.0  # of all requests, smoothed
+    warmth: float = 1.0
+    idle_s: float = 0.0  # for how long it has served next to nothing
+
+    @property
+    def mix(self) -> float:
+        """What a request costs on average over what a successful one costs."""
+        return 1 + (self.error_cost_used - 1) * self.error_share
+
+    @property
+    def error_cost_used(self) -> float:
+        return min(max(self.error_cost, ERROR_COST), ERROR_COST_MAX)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Learning:
+    """What was learned of one service. `clock_s` counts the time that passed between its steps."""
+
+    clock_s: float = 0.0
+    wall_s: float = 0.0
+    jobs: Mapping[str, JobModel] = field(default_factory=dict)
+    tasks: Mapping[str, TaskMemory] = field(default_factory=dict)
+    ramps: Mapping[str, float] = field(default_factory=dict)  # by task, of those that have not all their capacity yet
+    notes: tuple[str, ...] = ()
+
+    def task_rps(self, backend: Backend) -> float:
+        """What one warm task of `backend` serves."""
+        model = self.jobs.get(backend.job)
+        return backend.task_capacity_rps if model is None else model.task_rps
+
+    def warmth_of(self, task: TaskState) -> float:
+        """The part of its capacity that `task` has now."""
+        model = self.jobs.get(task.job)
+        return 1.0 if model is None else model.warmth * self.ramps.get(task.name, 1.0)
+
+
+UNLEARNED: Final = Learning()
+
+
+def learn(
+    before: Learning, service: Service, tasks: Sequence[TaskState], now_s: float, seed_rps: Mapping[str, float]
+) -> Learning:
+    """Takes the step's reports in.
+
+    `seed_rps`: capacity by datacenter of the published plan, where a new leader goes on. Backends of mode `rate` are
+    left out; without others nothing is kept.
+    """
+    backends = {backend.job: backend for backend in service.backends if _learnable(backend)}
+    if not backends:
+        return UNLEARNED
+    first = not before.jobs
+    passed_s = 0.0 if first else min(max(now_s - before.wall_s, 0.0), STEP_MAX_S)
+    clock_s = before.clock_s + passed_s
+    memories = {
+        task.name: reports.remembered(task, before.tasks.get(task.name), clock_s, first=first)
+        for task in tasks
+        if task.job in backends
+    }
+    models = {
+        job: _current(before.jobs.get(job), backend, _seed(backend, tasks, seed_rps))
+        for job, backend in backends.items()
+    }
+    loads = _loads(tasks, memories, clock_s)
+    after: dict[str, JobModel] = {}
+    for job, model in models.items():
+        sifted = reports.sift(loads.get(job, ()), Believed(model.task_rps, model.idle.cpu, _peer_cost(job, models)))
+        for load in loads.get(job, ()):
+            memories[load.task] = reports.judged(memories[load.task], sifted.doubts.get(load.task, ""))
+        taken = [load for load in sifted.loads if not math.isnan(load.cpu)]
+        after[job] = _followed(_sampled(model, taken, clock_s, passed_s), clock_s, passed_s)
+    return Learning(clock_s, now_s, after, memories, _ramps(memories, clock_s), reports.notes(memories))
+
+
+def _learnable(backend: Backend) -> bool:
+    """A declaration that makes no sense is refused where capacity is summed up."""
+    sensible = 0 < backend.task_capacity_rps < math.inf and 0 < backend.target_utilization < math.inf
+    return backend.mode is CapacityMode.UTILIZATION and sensible
+
+
+def _seed(backend: Backend, tasks: Sequence[TaskState], seed_rps: Mapping[str, float]) -> float:
+    """What a task served by the published plan, as far as can be told; else what is declared."""
+    usable = sum(task.datacenter == backend.datacenter and task.health is HealthStatus.HEALTHY for task in tasks)
+    rps = seed_rps.get(backend.datacenter, 0.0)
+    declared = backend.task_capacity_rps
+    return _bounded(rps / usable, declared) if usable and 0 < rps < math.inf else declared
+
+
+def _current(model: JobModel | None, backend: Backend, seed_rps: float) -> JobModel:
+    """The model under today's declaration."""
+    declared, target = backend.task_capacity_rps, backend.target_utilization
+    if model is None:
+        return JobModel(declared, target, seed_rps)
+    if model.declared_rps == declared and model.target == target:
+        return model
+    rps = model.task_rps if model.line else declared
+    return replace(model, declared_rps=declared, target=target, task_rps=_bounded(rps, declared))
+
+
+def _loads(tasks: Sequence[TaskState], memories: Mapping[str, TaskMemory], clock_s: float) -> dict[str, list[Load]]:
+    """New reports by job."""
+    loads: dict[str, list[Load]] = defaultdict(list)
+    for task in tasks:
+        memory = memories.get(task.name)
+        if memory is not None and memory.fresh and reports.settled(memory, clock_s):
+            loads[task.job].append(Load(task.name, task.ok_rps, task.error_rps, task.cpu_utilization))
+    return loads
+
+
+def _peer_cost(job: str, models: Mapping[str, JobModel]) -> float | None:
+    """CPU per rps that the other jobs' fits suggest, scaled by what is declared; None without two of them."""
+    own = models[job]
+    costs = sorted(
+        model.line.cost * model.declared_rps / own.declared_rps
+        for other, model in models.items()
+        if other != job and model.line is not None
+    )
+    return costs[(len(costs) - 1) // 2] if len(costs) > 1 else None
+
+
+def _sampled(model: JobModel, loads: Sequence[Load], clock_s: float, passed_s: float) -> JobModel:
+    """With one sample of the believed reports, and the fit made anew."""
+    if not loads:
+        return model
+    count = len(loads)
+    ok = math.fsum(load.ok_rps for load in loads) / count
+    error = math.fsum(load.error_rps for load in loads) / count
+    cpu = math.fsum(load.cpu for load in loads) / count
+    model = _warmed(model, ok + error, passed_s)
+    share = error / (ok + error) if ok + error > 0 else 0.0
+    model = replace(model, error_share=model.error_share + ERROR_GAIN * (share - model.error_share))
+    load_rps = ok + ERROR_COST * error
+    if load_rps < LOADED_FRACTION * model.task_rps:
+        return replace(model, idle=_idle_at(model, load_rps, cpu))
+    if share > CLEAN_ERRORS:
+        model = _with_errors(model, ok, error, cpu)
+        load_rps = ok + model.error_cost_used * error
+        if model.line is None or cpu < ERROR_RISE_FRACTION * model.line.cpu_at(load_rps):
+            return model
+    kept = [sample for sample in model.samples if clock_s - sample.at_s <= WINDOW_S]
+    kept.append(Sample(clock_s, load_rps, cpu, count))
+    model = replace(model, samples=tuple(kept[-SAMPLES_MAX:]), unfitted=model.unfitted + 1)
+    return _fitted(model, passed_s) if _worth_a_fit(model) else model
+
+
+def _idle_at(model: JobModel, load_rps: float, cpu: float) -> Idle:
+    """What little load says of idle CPU; at most what may be believed of it."""
+    cost = model.line.cost if model.line else model.target / model.declared_rps
+    most = regression.IDLE_OF_TARGET_MAX * model.target
+    return regression.seen_idle(model.idle, min(max(cpu - cost * load_rps, 0.0), most))
+
+
+def _with_errors(model: JobModel, ok_rps: float, error_rps: float, cpu: float) -> JobModel:
+    """With what an error costs by this sample; the fewer they are the less it counts."""
+    if model.line is None:
+        return model
+    seen = (cpu - model.line.cpu_at(ok_rps)) / (error_rps * model.line.cost)
+    gain = ERROR_GAIN * error_rps / (ok_rps + error_rps)
+    cost = model.error_cost + gain * (min(max(seen, 0.0), ERROR_COST_MAX) - model.error_cost)
+    return replace(model, error_cost=cost)
+
+
+def _worth_a_fit(model: JobModel) -> bool:
+    if model.line is None or len(model.samples) < YOUNG_SAMPLES or model.unfitted >= FIT_SAMPLES:
+        return True
+    newest = model.samples[-1]
+    return abs(newest.cpu / model.line.cpu_at(newest.load_rps) - 1) > regression.NEAR_FRACTION
+
+
+def _fitted(model: JobModel, passed_s: float) -> JobModel:
+    line = regression.fit(model.samples, model.idle, model.target)
+    if line is not None and regression.shifted(model.samples, line):
+        model = replace(model, samples=model.samples[-regression.SHIFT_SAMPLES :])
+        line = regression.fit(model.samples, model.idle, model.target)
+    if line is None:
+        return model
+    gain = 1 - 0.5 ** (passed_s * model.unfitted / IDLE_GAIN_S)
+    return replace(model, line=line, unfitted=0, idle=regression.learned_idle(model.idle, line, model.target, gain))
+
+
+def _warmed(model: JobModel, rps: float, passed_s: float) -> JobModel:
+    """Serving warms a job up, idleness cools it down."""
+    if rps >= BUSY_FRACTION * model.task_rps:
+        warmth = min(1.0, model.warmth + (1 - COLD_START) * passed_s / RAMP_S)
+        return replace(model, warmth=warmth, idle_s=0.0)
+    if rps > COLD_FRACTION * model.task_rps:
+        return model
+    idle_s = model.idle_s + passed_s
+    return replace(model, idle_s=idle_s, warmth=COLD_START if idle_s >= COLD_AFTER_S else model.warmth)
+
+
+def _followed(model: JobModel, clock_s: float, passed_s: float) -> JobModel:
+    """What is in force, moved towards the estimate."""
+    line = model.line
+    if line is None:
+        return model
+    estimate = estimate_rps(model, line, clock_s)
+    hold = HOLD_YOUNG_FRACTION if len(model.samples) < YOUNG_SAMPLES else HOLD_FRACTION
+    if abs(estimate / model.task_rps - 1) <= hold:
+        return model
+    periods = passed_s / PERIOD_S
+    least, most = model.task_rps * FALL_MAX**periods, model.task_rps * GROWTH_MAX**periods
+    return replace(model, task_rps=min(max(estimate, least), most))
+
+
+def estimate_rps(model: JobModel, line: Line, clock_s: float) -> float:
+    """rps of one task at its target, the fit and the declaration weighed by how sure they are."""
+    learned = line.load_at(model.target) / model.mix
+    error = line.relative_error(model.target, model.idle)
+    trust = 1 / (1 + (error / DECLARED_ERROR) ** 2)
+    trust *= 0.5 ** (max(0.0, clock_s - model.samples[-1].at_s) / FIT_HALF_LIFE_S)
+    blended = model.declared_rps * (learned / model.declared_rps) ** trust
+    return _bounded(blended, model.declared_rps)
+
+
+def _bounded(rps: float, declared_rps: float) -> float:
+    return min(max(rps, declared_rps / DECLARED_FACTOR_MAX), declared_rps * DECLARED_FACTOR_MAX)
+
+
+def _ramps(memories: Mapping[str, TaskMemory], clock_s: float) -> dict[str, float]:
+    """The ramp of every healthy task that started a short while ago; none while no other task is farther on."""
+    ramps: dict[str, float] = {}
+    farthest = 0.0
+    for name, memory in memories.items():
+        if memory.health is not HealthStatus.HEALTHY:
+            continue
+        age_s = clock_s - memory.since_s
+        part = 1.0 if age_s >= RAMP_S else RAMP_START + (1 - RAMP_START) * age_s / RAMP_S
+        farthest = max(farthest, part)
+        if part < 1:
+            ramps[name] = part
+    return {name: part / farthest for name, part in ramps.items() if part < farthest}
