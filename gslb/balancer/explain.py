@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gslb.balancer.capacity import DatacenterCapacity
+from gslb.balancer.contingency import peak_after
 from gslb.balancer.inputs import Inputs
 from gslb.balancer.service_step import stickiness_ms
 from gslb.balancer.state import BalancerState
 from gslb.model.errors import NotFoundError
-from gslb.model.plan import ZERO_STAMP, Plan, Stamp
+from gslb.model.plan import ZERO_STAMP, Plan, Shares, Stamp
 
 # Load within this fraction of a threshold has reached it.
 FULL_TOLERANCE = 1e-3
@@ -27,6 +28,11 @@ class Candidate:
     drain: str  # name of a drain that applies; empty: none
     share: float
     reason: str
+    if_lost: (
+        Shares  # where the locality's part would go if this datacenter were lost; empty: it has none, or nobody is left
+    )
+    fullest_if_lost: str = ""  # the survivor that would be fullest then; empty: none
+    fullest_utilization: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +120,19 @@ def explain(state: BalancerState, inputs: Inputs, service: str, locality: str, *
             ", ".join(site.capacity.drains),
             site.share,
             _reason(site, sites[:i], panic=memory.decision.capacity.panic, sticky_ms=sticky_ms),
+            *_if_lost(plan, locality, site.capacity.datacenter),
         )
         for i, site in enumerate(sites)
     )
     demand = inputs.demand.get(service, {}).get(locality, 0.0)
     stamp = plan.stamp if plan else ZERO_STAMP
     return Explanation(service, locality, demand, stamp, candidates, memory.decision.notes)
+
+
+def _if_lost(plan: Plan | None, locality: str, datacenter: str) -> tuple[Shares, str, float]:
+    """What the contingency says: the heirs of the locality's part, the fullest survivor and its utilization."""
+    heirs = plan.contingencies.get(datacenter, {}).get(locality, {}) if plan else {}
+    return (heirs, *peak_after(plan, datacenter)) if plan and heirs else ({}, "", 0.0)
 
 
 def load_of(plan: Plan, demand: Mapping[str, float]) -> dict[str, float]:

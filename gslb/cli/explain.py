@@ -14,6 +14,7 @@ CANDIDATES = (
     Column("datacenter", "datacenter"), Column("rtt ms", "rtt_ms"), Column("share", "share_percent"),
     Column("load", "load_rps"),
     Column("capacity", "capacity_rps"), Column("healthy", "healthy"), Column("drain", "drain"), Column("why", "reason"),
+    Column("if lost", "if_lost_to"),
 )  # fmt: skip
 DNS = tuple(
     Column(key.replace("_", " "), key)
@@ -44,12 +45,14 @@ def explain() -> None:
 @with_format
 @with_session
 def service(session: Session, name: str, locality: str, output: str) -> None:
-    """For one service and locality: each datacenter in order, with its share and the reason for it."""
+    """For one service and locality: each datacenter in order, its share, the reason, and who takes over if it is lost."""
     reply = session.call(lambda admin: admin.Explain, admin_pb2.ExplainRequest(service=name, locality=locality))
     rows = [
         {"datacenter": c.datacenter, "rtt_ms": c.rtt_ms, "share": c.share, "share_percent": f"{100 * c.share:.1f} %",
          "load_rps": c.load_rps, "capacity_rps": c.capacity_rps, "healthy": f"{c.healthy_tasks}/{c.tasks}",
-         "healthy_tasks": c.healthy_tasks, "tasks": c.tasks, "drain": c.drain, "reason": c.reason}
+         "healthy_tasks": c.healthy_tasks, "tasks": c.tasks, "drain": c.drain, "reason": c.reason,
+         "if_lost": dict(zip(c.heirs, c.heir_share, strict=True)), "if_lost_to": _if_lost(c),
+         "fullest_if_lost": c.fullest_if_lost, "fullest_utilization_if_lost": c.fullest_utilization}
         for c in reply.candidates
     ]  # fmt: skip
     show(output, rows, CANDIDATES)
@@ -57,6 +60,15 @@ def service(session: Session, name: str, locality: str, output: str) -> None:
     say(f"{name} from {locality}: demand {reply.demand_rps:.1f} rps, plan {stamp}")
     for note in reply.notes:
         say(note)
+
+
+def _if_lost(candidate: admin_pb2.Candidate) -> str:
+    """The contingency in a few words."""
+    heirs = sorted(zip(candidate.heir_share, candidate.heirs, strict=True), reverse=True)
+    if not heirs:
+        return "nobody could take over" if candidate.share > 0 else ""
+    to = ", ".join(f"{name} {share:.0%}" for share, name in heirs)
+    return f"{to}; fullest then {candidate.fullest_if_lost} at {candidate.fullest_utilization:.0%}"
 
 
 @explain.command("dns")

@@ -27,15 +27,15 @@ from gslb.v1 import config_pb2 as gslb_dot_v1_dot_config__pb2
 from gslb.v1 import plan_pb2 as gslb_dot_v1_dot_plan__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13gslb/v1/admin.proto\x12\x07gslb.v1\x1a\x10\x62ns/v1/bns.proto\x1a\x14gslb/v1/config.proto\x1a\x12gslb/v1/plan.proto\"E\n\x0c\x41pplyRequest\x12$\n\tresources\x18\x01 \x03(\x0b\x32\x11.gslb.v1.Resource\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\"I\n\x07\x41pplied\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\x12\n\ngeneration\x18\x04 \x01(\x04\"2\n\rApplyResponse\x12!\n\x07\x61pplied\x18\x01 \x03(\x0b\x32\x10.gslb.v1.Applied\"(\n\nGetRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"3\n\x0bGetResponse\x12$\n\tresources\x18\x01 \x03(\x0b\x32\x11.gslb.v1.Resource\"+\n\rDeleteRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"\x10\n\x0e\x44\x65leteResponse\"\x99\x01\n\x0c\x44rainRequest\x12\"\n\x05scope\x18\x01 \x01(\x0e\x32\x13.gslb.v1.DrainScope\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x12\n\nduration_s\x18\x03 \x01(\x01\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0e\n\x06\x61uthor\x18\x05 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x06 \x01(\x08\x12\x10\n\x08override\x18\x07 \x01(\x08\"\x9c\x01\n\x0b\x44rainEffect\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x12\n\ndatacenter\x18\x02 \x01(\t\x12\x1b\n\x13\x63\x61pacity_before_rps\x18\x03 \x01(\x01\x12\x1a\n\x12\x63\x61pacity_after_rps\x18\x04 \x01(\x01\x12\x17\n\x0fload_before_rps\x18\x05 \x01(\x01\x12\x16\n\x0eload_after_rps\x18\x06 \x01(\x01\"z\n\rDrainResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12 \n\x05\x64rain\x18\x02 \x01(\x0b\x32\x11.gslb.v1.Resource\x12%\n\x07\x65\x66\x66\x65\x63ts\x18\x03 \x03(\x0b\x32\x14.gslb.v1.DrainEffect\x12\x12\n\nviolations\x18\x04 \x03(\t\"R\n\x0eUndrainRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\"\n\x05scope\x18\x02 \x01(\x0e\x32\x13.gslb.v1.DrainScope\x12\x0e\n\x06target\x18\x03 \x01(\t\"\"\n\x0fUndrainResponse\x12\x0f\n\x07removed\x18\x01 \x03(\t\"3\n\x0e\x45xplainRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08locality\x18\x02 \x01(\t\"\xab\x01\n\tCandidate\x12\x12\n\ndatacenter\x18\x01 \x01(\t\x12\x0e\n\x06rtt_ms\x18\x02 \x01(\x01\x12\x14\n\x0c\x63\x61pacity_rps\x18\x03 \x01(\x01\x12\x10\n\x08load_rps\x18\x04 \x01(\x01\x12\x15\n\rhealthy_tasks\x18\x05 \x01(\r\x12\r\n\x05tasks\x18\x06 \x01(\r\x12\r\n\x05\x64rain\x18\x07 \x01(\t\x12\r\n\x05share\x18\x08 \x01(\x01\x12\x0e\n\x06reason\x18\t \x01(\t\"\x9e\x01\n\x0f\x45xplainResponse\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08locality\x18\x02 \x01(\t\x12\x12\n\ndemand_rps\x18\x03 \x01(\x01\x12\x1d\n\x05stamp\x18\x04 \x01(\x0b\x32\x0e.gslb.v1.Stamp\x12&\n\ncandidates\x18\x05 \x03(\x0b\x32\x12.gslb.v1.Candidate\x12\r\n\x05notes\x18\x06 \x03(\t\"\x0e\n\x0c\x43heckRequest\"P\n\x07\x46inding\x12#\n\x08severity\x18\x01 \x01(\x0e\x32\x11.gslb.v1.Severity\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"3\n\rCheckResponse\x12\"\n\x08\x66indings\x18\x01 \x03(\x0b\x32\x10.gslb.v1.Finding\"\x0f\n\rStatusRequest\"Z\n\x0eLocalityStatus\x12\x10\n\x08locality\x18\x01 \x01(\t\x12\x12\n\ndemand_rps\x18\x02 \x01(\x01\x12\x13\n\x0b\x64\x61tacenters\x18\x03 \x03(\t\x12\r\n\x05share\x18\x04 \x03(\x01\"\xcd\x01\n\rBackendStatus\x12\x12\n\ndatacenter\x18\x01 \x01(\t\x12\x0b\n\x03job\x18\x02 \x01(\t\x12\x15\n\rhealthy_tasks\x18\x03 \x01(\r\x12\r\n\x05tasks\x18\x04 \x01(\r\x12\x14\n\x0c\x63\x61pacity_rps\x18\x05 \x01(\x01\x12\x10\n\x08load_rps\x18\x06 \x01(\x01\x12\x12\n\nserved_rps\x18\x07 \x01(\x01\x12\x11\n\terror_rps\x18\x08 \x01(\x01\x12\x17\n\x0f\x63pu_utilization\x18\t \x01(\x01\x12\r\n\x05\x64rain\x18\n \x01(\t\"\xa5\x01\n\rServiceStatus\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x1d\n\x05stamp\x18\x02 \x01(\x0b\x32\x0e.gslb.v1.Stamp\x12+\n\nlocalities\x18\x03 \x03(\x0b\x32\x17.gslb.v1.LocalityStatus\x12(\n\x08\x62\x61\x63kends\x18\x04 \x03(\x0b\x32\x16.gslb.v1.BackendStatus\x12\r\n\x05notes\x18\x05 \x03(\t\"\xa0\x01\n\nTaskStatus\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12$\n\x06health\x18\x03 \x01(\x0e\x32\x14.bns.v1.HealthStatus\x12\x12\n\nserved_rps\x18\x04 \x01(\x01\x12\x11\n\terror_rps\x18\x05 \x01(\x01\x12\x17\n\x0f\x63pu_utilization\x18\x06 \x01(\x01\x12\r\n\x05\x61gent\x18\x07 \x01(\t\"d\n\x0b\x41gentStatus\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x12\n\ndatacenter\x18\x02 \x01(\t\x12\r\n\x05\x61live\x18\x03 \x01(\x08\x12\x14\n\x0creport_age_s\x18\x04 \x01(\x01\x12\r\n\x05tasks\x18\x05 \x01(\r\"\x86\x02\n\x0eStatusResponse\x12\x0f\n\x07replica\x18\x01 \x01(\t\x12\x0e\n\x06leader\x18\x02 \x01(\t\x12\x0f\n\x07leading\x18\x03 \x01(\x08\x12\x0c\n\x04warm\x18\x04 \x01(\x08\x12\x12\n\netcd_age_s\x18\x05 \x01(\x01\x12(\n\x08services\x18\x06 \x03(\x0b\x32\x16.gslb.v1.ServiceStatus\x12\"\n\x05tasks\x18\x07 \x03(\x0b\x32\x13.gslb.v1.TaskStatus\x12$\n\x06\x61gents\x18\x08 \x03(\x0b\x32\x14.gslb.v1.AgentStatus\x12\x17\n\x0fplans_published\x18\t \x01(\x04\x12\x13\n\x0bincarnation\x18\n \x01(\x04\"\x0f\n\rExportRequest\"K\n\x0e\x45xportResponse\x12$\n\tresources\x18\x01 \x03(\x0b\x32\x11.gslb.v1.Resource\x12\x13\n\x0bincarnation\x18\x02 \x01(\x04\"c\n\rImportRequest\x12$\n\tresources\x18\x01 \x03(\x0b\x32\x11.gslb.v1.Resource\x12\x17\n\x0fnew_incarnation\x18\x02 \x01(\x08\x12\x13\n\x0bincarnation\x18\x03 \x01(\x04\"H\n\x0eImportResponse\x12!\n\x07\x61pplied\x18\x01 \x03(\x0b\x32\x10.gslb.v1.Applied\x12\x13\n\x0bincarnation\x18\x02 \x01(\x04*_\n\x08Severity\x12\x18\n\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSEVERITY_OK\x10\x01\x12\x14\n\x10SEVERITY_WARNING\x10\x02\x12\x12\n\x0eSEVERITY_ERROR\x10\x03\x32\xc9\x04\n\x05\x41\x64min\x12\x36\n\x05\x41pply\x12\x15.gslb.v1.ApplyRequest\x1a\x16.gslb.v1.ApplyResponse\x12\x30\n\x03Get\x12\x13.gslb.v1.GetRequest\x1a\x14.gslb.v1.GetResponse\x12\x39\n\x06\x44\x65lete\x12\x16.gslb.v1.DeleteRequest\x1a\x17.gslb.v1.DeleteResponse\x12\x36\n\x05\x44rain\x12\x15.gslb.v1.DrainRequest\x1a\x16.gslb.v1.DrainResponse\x12<\n\x07Undrain\x12\x17.gslb.v1.UndrainRequest\x1a\x18.gslb.v1.UndrainResponse\x12<\n\x07\x45xplain\x12\x17.gslb.v1.ExplainRequest\x1a\x18.gslb.v1.ExplainResponse\x12\x36\n\x05\x43heck\x12\x15.gslb.v1.CheckRequest\x1a\x16.gslb.v1.CheckResponse\x12\x39\n\x06Status\x12\x16.gslb.v1.StatusRequest\x1a\x17.gslb.v1.StatusResponse\x12\x39\n\x06\x45xport\x12\x16.gslb.v1.ExportRequest\x1a\x17.gslb.v1.ExportResponse\x12\x39\n\x06Import\x12\x16.gslb.v1.ImportRequest\x1a\x17.gslb.v1.ImportResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13gslb/v1/admin.proto\x12\x07gslb.v1\x1a\x10\x62ns/v1/bns.proto\x1a\x14gslb/v1/config.proto\x1a\x12gslb/v1/plan.proto\"E\n\x0c\x41pplyRequest\x12$\n\tresources\x18\x01 \x03(\x0b\x32\x11.gslb.v1.Resource\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\"I\n\x07\x41pplied\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\x12\n\ngeneration\x18\x04 \x01(\x04\"2\n\rApplyResponse\x12!\n\x07\x61pplied\x18\x01 \x03(\x0b\x32\x10.gslb.v1.Applied\"(\n\nGetRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"3\n\x0bGetResponse\x12$\n\tresources\x18\x01 \x03(\x0b\x32\x11.gslb.v1.Resource\"+\n\rDeleteRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"\x10\n\x0e\x44\x65leteResponse\"\x99\x01\n\x0c\x44rainRequest\x12\"\n\x05scope\x18\x01 \x01(\x0e\x32\x13.gslb.v1.DrainScope\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x12\n\nduration_s\x18\x03 \x01(\x01\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0e\n\x06\x61uthor\x18\x05 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x06 \x01(\x08\x12\x10\n\x08override\x18\x07 \x01(\x08\"\x9c\x01\n\x0b\x44rainEffect\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x12\n\ndatacenter\x18\x02 \x01(\t\x12\x1b\n\x13\x63\x61pacity_before_rps\x18\x03 \x01(\x01\x12\x1a\n\x12\x63\x61pacity_after_rps\x18\x04 \x01(\x01\x12\x17\n\x0fload_before_rps\x18\x05 \x01(\x01\x12\x16\n\x0eload_after_rps\x18\x06 \x01(\x01\"z\n\rDrainResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12 \n\x05\x64rain\x18\x02 \x01(\x0b\x32\x11.gslb.v1.Resource\x12%\n\x07\x65\x66\x66\x65\x63ts\x18\x03 \x03(\x0b\x32\x14.gslb.v1.DrainEffect\x12\x12\n\nviolations\x18\x04 \x03(\t\"R\n\x0eUndrainRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\"\n\x05scope\x18\x02 \x01(\x0e\x32\x13.gslb.v1.DrainScope\x12\x0e\n\x06target\x18\x03 \x01(\t\"\"\n\x0fUndrainResponse\x12\x0f\n\x07removed\x18\x01 \x03(\t\"3\n\x0e\x45xplainRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08locality\x18\x02 \x01(\t\"\x84\x02\n\tCandidate\x12\x12\n\ndatacenter\x18\x01 \x01(\t\x12\x0e\n\x06rtt_ms\x18\x02 \x01(\x01\x12\x14\n\x0c\x63\x61pacity_rps\x18\x03 \x01(\x01\x12\x10\n\x08load_rps\x18\x04 \x01(\x01\x12\x15\n\rhealthy_tasks\x18\x05 \x01(\r\x12\r\n\x05tasks\x18\x06 \x01(\r\x12\r\n\x05\x64rain\x18\x07 \x01(\t\x12\r\n\x05share\x18\x08 \x01(\x01\x12\x0e\n\x06reason\x18\t \x01(\t\x12\r\n\x05heirs\x18\n \x03(\t\x12\x12\n\nheir_share\x18\x0b \x03(\x01\x12\x17\n\x0f\x66ullest_if_lost\x18\x0c \x01(\t\x12\x1b\n\x13\x66ullest_utilization\x18\r \x01(\x01\"\x9e\x01\n\x0f\x45xplainResponse\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08locality\x18\x02 \x01(\t\x12\x12\n\ndemand_rps\x18\x03 \x01(\x01\x12\x1d\n\x05stamp\x18\x04 \x01(\x0b\x32\x0e.gslb.v1.Stamp\x12&\n\ncandidates\x18\x05 \x03(\x0b\x32\x12.gslb.v1.Candidate\x12\r\n\x05notes\x18\x06 \x03(\t\"\x0e\n\x0c\x43heckRequest\"P\n\x07\x46inding\x12#\n\x08severity\x18\x01 \x01(\x0e\x32\x11.gslb.v1.Severity\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"3\n\rCheckResponse\x12\"\n\x08\x66indings\x18\x01 \x03(\x0b\x32\x10.gslb.v1.Finding\"\x0f\n\rStatusRequest\"Z\n\x0eLocalityStatus\x12\x10\n\x08locality\x18\x01 \x01(\t\x12\x12\n\ndemand_rps\x18\x02 \x01(\x01\x12\x13\n\x0b\x64\x61tacenters\x18\x03 \x03(\t\x12\r\n\x05share\x18\x04 \x03(\x01\"\xcd\x01\n\rBackendStatus\x12\x12\n\ndatacenter\x18\x01 \x01(\t\x12\x0b\n\x03job\x18\x02 \x01(\t\x12\x15\n\rhealthy_tasks\x18\x03 \x01(\r\x12\r\n\x05tasks\x18\x04 \x01(\r\x12\x14\n\x0c\x63\x61pacity_rps\x18\x05 \x01(\x01\x12\x10\n\x08load_rps\x18\x06 \x01(\x01\x12\x12\n\nserved_rps\x18\x07 \x01(\x01\x12\x11\n\terror_rps\x18\x08 \x01(\x01\x12\x17\n\x0f\x63pu_utilization\x18\t \x01(\x01\x12\r\n\x05\x64rain\x18\n \x01(\t\"\xa5\x01\n\rServiceStatus\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x1d\n\x05stamp\x18\x02 \x01(\x0b\x32\x0e.gslb.v1.Stamp\x12+\n\nlocalities\x18\x03 \x03(\x0b\x32\x17.gslb.v1.LocalityStatus\x12(\n\x08\x62\x61\x63kends\x18\x04 \x03(\x0b\x32\x16.gslb.v1.BackendStatus\x12\r\n\x05notes\x18\x05 \x03(\t\"\xa0\x01\n\nTaskStatus\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12$\n\x06health\x18\x03 \x01(\x0e\x32\x14.bns.v1.HealthStatus\x12\x12\n\nserved_rps\x18\x04 \x01(\x01\x12\x11\n\terror_rps\x18\x05 \x01(\x01\x12\x17\n\x0f\x63pu_utilization\x18\x06 \x01(\x01\x12\r\n\x05\x61gent\x18\x07 \x01(\t\"d\n\x0b\x41gentStatus\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x12\n\ndatacenter\x18\x02 \x01(\t\x12\r\n\x05\x61live\x18\x03 \x01(\x08\x12\x14\n\x0creport_age_s\x18\x04 \x01(\x01\x12\r\n\x05tasks\x18\x05 \x01(\r\"\x86\x02\n\x0eStatusResponse\x12\x0f\n\x07replica\x18\x01 \x01(\t\x12\x0e\n\x06leader\x18\x02 \x01(\t\x12\x0f\n\x07leading\x18\x03 \x01(\x08\x12\x0c\n\x04warm\x18\x04 \x01(\x08\x12\x12\n\netcd_age_s\x18\x05 \x01(\x01\x12(\n\x08services\x18\x06 \x03(\x0b\x32\x16.gslb.v1.ServiceStatus\x12\"\n\x05tasks\x18\x07 \x03(\x0b\x32\x13.gslb.v1.TaskStatus\x12$\n\x06\x61gents\x18\x08 \x03(\x0b\x32\x14.gslb.v1.AgentStatus\x12\x17\n\x0fplans_published\x18\t \x01(\x04\x12\x13\n\x0bincarnation\x18\n \x01(\x04\"\x0f\n\rExportRequest\"K\n\x0e\x45xportResponse\x12$\n\tresources\x18\x01 \x03(\x0b\x32\x11.gslb.v1.Resource\x12\x13\n\x0bincarnation\x18\x02 \x01(\x04\"c\n\rImportRequest\x12$\n\tresources\x18\x01 \x03(\x0b\x32\x11.gslb.v1.Resource\x12\x17\n\x0fnew_incarnation\x18\x02 \x01(\x08\x12\x13\n\x0bincarnation\x18\x03 \x01(\x04\"H\n\x0eImportResponse\x12!\n\x07\x61pplied\x18\x01 \x03(\x0b\x32\x10.gslb.v1.Applied\x12\x13\n\x0bincarnation\x18\x02 \x01(\x04*_\n\x08Severity\x12\x18\n\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSEVERITY_OK\x10\x01\x12\x14\n\x10SEVERITY_WARNING\x10\x02\x12\x12\n\x0eSEVERITY_ERROR\x10\x03\x32\xc9\x04\n\x05\x41\x64min\x12\x36\n\x05\x41pply\x12\x15.gslb.v1.ApplyRequest\x1a\x16.gslb.v1.ApplyResponse\x12\x30\n\x03Get\x12\x13.gslb.v1.GetRequest\x1a\x14.gslb.v1.GetResponse\x12\x39\n\x06\x44\x65lete\x12\x16.gslb.v1.DeleteRequest\x1a\x17.gslb.v1.DeleteResponse\x12\x36\n\x05\x44rain\x12\x15.gslb.v1.DrainRequest\x1a\x16.gslb.v1.DrainResponse\x12<\n\x07Undrain\x12\x17.gslb.v1.UndrainRequest\x1a\x18.gslb.v1.UndrainResponse\x12<\n\x07\x45xplain\x12\x17.gslb.v1.ExplainRequest\x1a\x18.gslb.v1.ExplainResponse\x12\x36\n\x05\x43heck\x12\x15.gslb.v1.CheckRequest\x1a\x16.gslb.v1.CheckResponse\x12\x39\n\x06Status\x12\x16.gslb.v1.StatusRequest\x1a\x17.gslb.v1.StatusResponse\x12\x39\n\x06\x45xport\x12\x16.gslb.v1.ExportRequest\x1a\x17.gslb.v1.ExportResponse\x12\x39\n\x06Import\x12\x16.gslb.v1.ImportRequest\x1a\x17.gslb.v1.ImportResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gslb.v1.admin_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SEVERITY']._serialized_start=2830
-  _globals['_SEVERITY']._serialized_end=2925
+  _globals['_SEVERITY']._serialized_start=2919
+  _globals['_SEVERITY']._serialized_end=3014
   _globals['_APPLYREQUEST']._serialized_start=92
   _globals['_APPLYREQUEST']._serialized_end=161
   _globals['_APPLIED']._serialized_start=163
@@ -63,37 +63,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXPLAINREQUEST']._serialized_start=1007
   _globals['_EXPLAINREQUEST']._serialized_end=1058
   _globals['_CANDIDATE']._serialized_start=1061
-  _globals['_CANDIDATE']._serialized_end=1232
-  _globals['_EXPLAINRESPONSE']._serialized_start=1235
-  _globals['_EXPLAINRESPONSE']._serialized_end=1393
-  _globals['_CHECKREQUEST']._serialized_start=1395
-  _globals['_CHECKREQUEST']._serialized_end=1409
-  _globals['_FINDING']._serialized_start=1411
-  _globals['_FINDING']._serialized_end=1491
-  _globals['_CHECKRESPONSE']._serialized_start=1493
-  _globals['_CHECKRESPONSE']._serialized_end=1544
-  _globals['_STATUSREQUEST']._serialized_start=1546
-  _globals['_STATUSREQUEST']._serialized_end=1561
-  _globals['_LOCALITYSTATUS']._serialized_start=1563
-  _globals['_LOCALITYSTATUS']._serialized_end=1653
-  _globals['_BACKENDSTATUS']._serialized_start=1656
-  _globals['_BACKENDSTATUS']._serialized_end=1861
-  _globals['_SERVICESTATUS']._serialized_start=1864
-  _globals['_SERVICESTATUS']._serialized_end=2029
-  _globals['_TASKSTATUS']._serialized_start=2032
-  _globals['_TASKSTATUS']._serialized_end=2192
-  _globals['_AGENTSTATUS']._serialized_start=2194
-  _globals['_AGENTSTATUS']._serialized_end=2294
-  _globals['_STATUSRESPONSE']._serialized_start=2297
-  _globals['_STATUSRESPONSE']._serialized_end=2559
-  _globals['_EXPORTREQUEST']._serialized_start=2561
-  _globals['_EXPORTREQUEST']._serialized_end=2576
-  _globals['_EXPORTRESPONSE']._serialized_start=2578
-  _globals['_EXPORTRESPONSE']._serialized_end=2653
-  _globals['_IMPORTREQUEST']._serialized_start=2655
-  _globals['_IMPORTREQUEST']._serialized_end=2754
-  _globals['_IMPORTRESPONSE']._serialized_start=2756
-  _globals['_IMPORTRESPONSE']._serialized_end=2828
-  _globals['_ADMIN']._serialized_start=2928
-  _globals['_ADMIN']._serialized_end=3513
+  _globals['_CANDIDATE']._serialized_end=1321
+  _globals['_EXPLAINRESPONSE']._serialized_start=1324
+  _globals['_EXPLAINRESPONSE']._serialized_end=1482
+  _globals['_CHECKREQUEST']._serialized_start=1484
+  _globals['_CHECKREQUEST']._serialized_end=1498
+  _globals['_FINDING']._serialized_start=1500
+  _globals['_FINDING']._serialized_end=1580
+  _globals['_CHECKRESPONSE']._serialized_start=1582
+  _globals['_CHECKRESPONSE']._serialized_end=1633
+  _globals['_STATUSREQUEST']._serialized_start=1635
+  _globals['_STATUSREQUEST']._serialized_end=1650
+  _globals['_LOCALITYSTATUS']._serialized_start=1652
+  _globals['_LOCALITYSTATUS']._serialized_end=1742
+  _globals['_BACKENDSTATUS']._serialized_start=1745
+  _globals['_BACKENDSTATUS']._serialized_end=1950
+  _globals['_SERVICESTATUS']._serialized_start=1953
+  _globals['_SERVICESTATUS']._serialized_end=2118
+  _globals['_TASKSTATUS']._serialized_start=2121
+  _globals['_TASKSTATUS']._serialized_end=2281
+  _globals['_AGENTSTATUS']._serialized_start=2283
+  _globals['_AGENTSTATUS']._serialized_end=2383
+  _globals['_STATUSRESPONSE']._serialized_start=2386
+  _globals['_STATUSRESPONSE']._serialized_end=2648
+  _globals['_EXPORTREQUEST']._serialized_start=2650
+  _globals['_EXPORTREQUEST']._serialized_end=2665
+  _globals['_EXPORTRESPONSE']._serialized_start=2667
+  _globals['_EXPORTRESPONSE']._serialized_end=2742
+  _globals['_IMPORTREQUEST']._serialized_start=2744
+  _globals['_IMPORTREQUEST']._serialized_end=2843
+  _globals['_IMPORTRESPONSE']._serialized_start=2845
+  _globals['_IMPORTRESPONSE']._serialized_end=2917
+  _globals['_ADMIN']._serialized_start=3017
+  _globals['_ADMIN']._serialized_end=3602
 # @@protoc_insertion_point(module_scope)

@@ -334,6 +334,10 @@ class Candidate(google.protobuf.message.Message):
     DRAIN_FIELD_NUMBER: builtins.int
     SHARE_FIELD_NUMBER: builtins.int
     REASON_FIELD_NUMBER: builtins.int
+    HEIRS_FIELD_NUMBER: builtins.int
+    HEIR_SHARE_FIELD_NUMBER: builtins.int
+    FULLEST_IF_LOST_FIELD_NUMBER: builtins.int
+    FULLEST_UTILIZATION_FIELD_NUMBER: builtins.int
     datacenter: builtins.str
     rtt_ms: builtins.float
     capacity_rps: builtins.float
@@ -345,6 +349,14 @@ class Candidate(google.protobuf.message.Message):
     share: builtins.float
     reason: builtins.str
     """why it got its share, or none"""
+    fullest_if_lost: builtins.str
+    fullest_utilization: builtins.float
+    @property
+    def heirs(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """If this datacenter were lost: where the locality's part would go, and the survivor that would be fullest."""
+
+    @property
+    def heir_share(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]: ...
     def __init__(
         self,
         *,
@@ -357,8 +369,12 @@ class Candidate(google.protobuf.message.Message):
         drain: builtins.str = ...,
         share: builtins.float = ...,
         reason: builtins.str = ...,
+        heirs: collections.abc.Iterable[builtins.str] | None = ...,
+        heir_share: collections.abc.Iterable[builtins.float] | None = ...,
+        fullest_if_lost: builtins.str = ...,
+        fullest_utilization: builtins.float = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["capacity_rps", b"capacity_rps", "datacenter", b"datacenter", "drain", b"drain", "healthy_tasks", b"healthy_tasks", "load_rps", b"load_rps", "reason", b"reason", "rtt_ms", b"rtt_ms", "share", b"share", "tasks", b"tasks"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["capacity_rps", b"capacity_rps", "datacenter", b"datacenter", "drain", b"drain", "fullest_if_lost", b"fullest_if_lost", "fullest_utilization", b"fullest_utilization", "healthy_tasks", b"healthy_tasks", "heir_share", b"heir_share", "heirs", b"heirs", "load_rps", b"load_rps", "reason", b"reason", "rtt_ms", b"rtt_ms", "share", b"share", "tasks", b"tasks"]) -> None: ...
 
 Global___Candidate: typing_extensions.TypeAlias = Candidate
 

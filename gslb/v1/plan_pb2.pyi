@@ -76,7 +76,9 @@ Global___LocalityShares: typing_extensions.TypeAlias = LocalityShares
 
 @typing.final
 class Contingency(google.protobuf.message.Message):
-    """Shares of the localities that use `lost`, were it lost. Same columns."""
+    """For the localities that use `lost`: how the part that goes there is shared among the others once it is lost. Same
+    columns; other parts stay as they are.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 

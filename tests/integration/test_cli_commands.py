@@ -170,6 +170,26 @@ def test_check_of_a_healthy_planet(planet: Planet) -> None:
     assert strict.code == (1 if "warning" in {row["severity"] for row in rows} else 0)
 
 
+def test_check_names_the_losses_that_could_not_be_survived(planet: Planet) -> None:
+    rows = json.loads(planet.gslb("check", "-o", "json").ok().out)
+    said = [(row["subject"], row["severity"]) for row in rows if "loss of" in row["message"]]
+    assert said == [("service api", "warning")], "api lives in one datacenter, web in two with room for all in each"
+    (message,) = (row["message"] for row in rows if "loss of" in row["message"])
+    assert "us-east1 would leave no capacity at all: add a backend" in message
+
+
+def test_explain_says_who_takes_over(planet: Planet) -> None:
+    rows = json.loads(planet.gslb("explain", "service", "web", "--from", "europe", "-o", "json").ok().out)
+    used = [row for row in rows if row["share"] > 0.5]
+    other = {"us-east1": "europe-west1", "europe-west1": "us-east1"}[used[0]["datacenter"]]
+    assert used[0]["if_lost"] == {other: pytest.approx(1.0)}
+    assert used[0]["fullest_if_lost"] == other
+    assert 0.3 < used[0]["fullest_utilization_if_lost"] <= 1.01
+    shown = planet.gslb("explain", "service", "web", "--from", "europe").ok().out
+    assert f"{other} 100%; fullest then {other} at " in shown
+    assert "nobody could take over" in planet.gslb("explain", "service", "api", "--from", "europe").ok().out
+
+
 def test_check_says_which_replica_does_not_answer(planet: Planet) -> None:
     ran = planet.gslb("check", "--control", f"127.0.0.1:1,{planet.control}")
     assert ran.code == 1

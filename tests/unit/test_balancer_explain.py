@@ -52,6 +52,15 @@ def test_a_full_nearest_one_spills() -> None:
     assert "us-east1: full (83 % used)" in seen["europe-west1"].reason
 
 
+def test_the_contingency_is_told() -> None:
+    answer = explained(planet({"north-america": 40.0, "europe": 30.0}))
+    nearest, second, *others = answer.candidates
+    assert nearest.if_lost == {"europe-west1": pytest.approx(1.0)}
+    assert (nearest.fullest_if_lost, nearest.fullest_utilization) == ("europe-west1", pytest.approx(0.7, rel=0.02))
+    assert not second.if_lost, "the locality does not use it, so it has nothing to lose there"
+    assert all(not each.if_lost and not each.fullest_if_lost for each in others)
+
+
 def test_a_drain_is_named() -> None:
     inputs = drained(planet({"north-america": 60.0}), drain(DrainScope.DATACENTER, "us-east1", name="maintenance"))
     seen = candidates(inputs)

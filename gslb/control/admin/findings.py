@@ -11,6 +11,7 @@ from bns.etcd.advice import Level, quota_alarm, version_warning
 from bns.etcd.errors import EtcdError
 from bns.etcd.v3 import rpc_pb2
 from bns.model import HealthStatus
+from gslb.balancer.contingency import Loss, losses
 from gslb.balancer.state import ServiceDecision
 from gslb.control import keys
 from gslb.model import limits
@@ -27,6 +28,7 @@ V = TypeVar("V")
 
 # Of one sort of trouble at most so many lines.
 LINES_MAX = 50
+LOSSES_MAX = 500
 EXPIRES_SOON_S = 1800.0
 ETCD_TIMEOUT_S = 2.0
 ETCD_SILENT_S = 5.0
@@ -39,7 +41,7 @@ def _finding(severity: admin_pb2.Severity.ValueType, subject: str, message: str)
 async def findings_of(replica: "Replica") -> list[admin_pb2.Finding]:
     """All findings, the worst first."""
     found = [*await _etcd(replica), *_replica(replica), *_records(replica), *_agents(replica), *_services(replica)]
-    found += [*_drains(replica), *_clocks(replica)]
+    found += [*_single_losses(replica), *_drains(replica), *_clocks(replica)]
     return sorted(found, key=lambda one: -one.severity)
 
 
@@ -182,6 +184,33 @@ def _service(name: str, decision: ServiceDecision, tasks: int, unknown: int) -> 
         yield _finding(WARNING, subject, note)
     if decision.held:
         yield _finding(ERROR, subject, f"its plan is held: {decision.held}")
+
+
+def _single_losses(replica: "Replica") -> Findings:
+    """Every datacenter whose loss would leave a service with less capacity than it needs now."""
+    told = 0
+    for name, decision in replica.planner.decision.services.items():
+        for loss in losses(decision.plan) if decision.plan is not None else ():
+            if loss.survivable:
+                continue
+            told += 1
+            if told <= LOSSES_MAX:
+                yield _finding(WARNING, f"service {name}", _loss_message(loss))
+    if told > LOSSES_MAX:
+        yield _finding(
+            WARNING, "services", f"{told - LOSSES_MAX} more single losses could not be survived within capacity"
+        )
+    if not told and replica.planner.decision.services:
+        yield _finding(OK, "losses", "every service survives the loss of any one datacenter within capacity")
+
+
+def _loss_message(loss: Loss) -> str:
+    if loss.remaining_rps <= 0:
+        return f"the loss of {loss.datacenter} would leave no capacity at all: add a backend in another datacenter"
+    return (
+        f"the loss of {loss.datacenter} could not be survived within capacity: {loss.remaining_rps:.6g} rps would remain "
+        f"for {loss.demand_rps:.6g} rps ({loss.overload:.0%}): add {loss.demand_rps - loss.remaining_rps:.6g} rps elsewhere"
+    )
 
 
 def _drains(replica: "Replica") -> Findings:

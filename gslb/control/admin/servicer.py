@@ -213,6 +213,10 @@ class AdminServicer(admin_pb2_grpc.AdminServicer):
                     drain=one.drain,
                     share=one.share,
                     reason=one.reason,
+                    heirs=list(one.if_lost),
+                    heir_share=list(one.if_lost.values()),
+                    fullest_if_lost=one.fullest_if_lost,
+                    fullest_utilization=one.fullest_utilization,
                 )
                 for one in told.candidates
             ],
