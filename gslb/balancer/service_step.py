@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -17,6 +17,7 @@ from gslb.balancer.inputs import Inputs, TaskState
 from gslb.balancer.learning import learn
 from gslb.balancer.network import Network
 from gslb.balancer.safety import RemovalBudget, plan_violations
+from gslb.balancer.sharing import Pair
 from gslb.balancer.solver import SolverError, Vector
 from gslb.balancer.state import ServiceDecision, ServiceMemory, Solved
 from gslb.model import limits
@@ -42,6 +43,7 @@ class Moment:
     coverage: Coverage
     now_s: float
     hold: str = ""
+    budgets: Mapping[Pair, float] = field(default_factory=dict)  # what each may place where it shares something
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,6 +89,7 @@ def _untouched(memory: ServiceMemory, service: Service, tasks: tuple[TaskState, 
         and memory.tasks is tasks
         and memory.network is moment.network
         and memory.coverage is moment.coverage
+        and memory.budgets is moment.budgets
         and memory.demand_seen is moment.inputs.demand.get(service.name)
         and not memory.decision.held
         and not moment.hold
@@ -121,6 +124,7 @@ def _renewed(memory: ServiceMemory, service: Service, tasks: tuple[TaskState, ..
         tasks=tasks,
         network=moment.network,
         coverage=moment.coverage,
+        budgets=moment.budgets,
         budget=budget,
         demand_seen=moment.inputs.demand.get(service.name),
     )
@@ -136,7 +140,9 @@ def _renewed(memory: ServiceMemory, service: Service, tasks: tuple[TaskState, ..
     case = _case(service, capacity, moment)
     solved = memory.solved
     if solved is not None and _as_planned(solved, case):
-        case = replace(case, demand_rps=solved.demand_rps, used_rps=solved.used_rps)
+        # Never more than there is now: a budget that shrank is somebody else's.
+        least = tuple(map(min, solved.used_rps, case.used_rps))
+        case = replace(case, demand_rps=solved.demand_rps, used_rps=least)
         if _same(memory, solved, case, moment):
             decision = replace(memory.decision, capacity=capacity, recomputed=False)
             return _again(replace(base, decision=decision, compared=None), moment)
@@ -158,7 +164,7 @@ def _judge_tasks(
 def _case(service: Service, capacity: ServiceCapacity, moment: Moment) -> _Case:
     network = moment.network
     known = [
-        (network.column[site.datacenter], rps)
+        (network.column[site.datacenter], min(rps, moment.budgets.get((service.name, site.datacenter), rps)))
         for site, rps in zip(capacity.datacenters, capacity.used_rps(), strict=True)
         if site.datacenter in network.column
     ]

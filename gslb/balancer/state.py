@@ -10,6 +10,7 @@ from gslb.balancer.inputs import TaskState
 from gslb.balancer.learning import UNLEARNED, Learning
 from gslb.balancer.network import Network
 from gslb.balancer.safety import NO_NAMES, RemovalBudget
+from gslb.balancer.sharing import NOTHING_SHARED, Pair, Sharing, Use
 from gslb.balancer.solver import Vector
 from gslb.model.plan import Plan
 from gslb.model.resources import Service
@@ -36,6 +37,7 @@ class Decision:
     removed: tuple[str, ...] = ()
     alarms: tuple[str, ...] = ()
     recomputed: int = 0
+    uses: tuple[Use, ...] = ()  # what the plans take of what services share
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,6 +63,7 @@ class ServiceMemory:
     budget: RemovalBudget = NO_NAMES
     solved: Solved | None = None
     demand_seen: Mapping[str, float] | None = None
+    budgets: Mapping[Pair, float] = field(default_factory=dict)  # of all services, compared by identity
     compared: Plan | None = None  # the published plan that `decision.changed` was found against
     decision: ServiceDecision = ServiceDecision(None)
     learning: Learning = UNLEARNED
@@ -75,3 +78,4 @@ class BalancerState:
     services: Mapping[str, ServiceMemory] = field(default_factory=dict)
     service_names: RemovalBudget = NO_NAMES
     locality_names: RemovalBudget = NO_NAMES
+    sharing: Sharing = NOTHING_SHARED

@@ -10,11 +10,13 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from gslb.balancer import service_step
+from gslb.balancer.claims import loads_of, share
 from gslb.balancer.coverage import Coverage, active_drains, coverage_of
 from gslb.balancer.inputs import Inputs
 from gslb.balancer.network import Network, network_of
 from gslb.balancer.safety import RemovalBudget
 from gslb.balancer.service_step import Moment
+from gslb.balancer.sharing import uses_of
 from gslb.balancer.state import BalancerState, Decision, ServiceDecision, ServiceMemory
 
 ALARMS_MAX: Final = 1000
@@ -39,7 +41,8 @@ def step(state: BalancerState, inputs: Inputs, *, now_s: float) -> tuple[Balance
     network = _network(state, inputs, names)
     coverage = _coverage(state, inputs, now_s)
     hold = names.lost_localities if names.lost_localities and network is not state.network else ""
-    moment = Moment(inputs, network, coverage, now_s, hold)
+    sharing = share(state.sharing, inputs, network, coverage, state.services, now_s=now_s)
+    moment = Moment(inputs, network, coverage, now_s, hold, sharing.budgets)
     memories = {
         name: service_step.advance(state.services.get(name), service, moment)
         for name, service in sorted(inputs.catalog.services.items())
@@ -59,8 +62,9 @@ def step(state: BalancerState, inputs: Inputs, *, now_s: float) -> tuple[Balance
         () if names.lost_services else tuple(gone),
         tuple(dict.fromkeys(alarms))[:ALARMS_MAX],
         sum(each.recomputed for each in decisions.values()),
+        uses_of(sharing, loads_of(decisions)) if sharing.claims else (),
     )
-    return BalancerState(network, coverage, memories, names.services, names.localities), decision
+    return BalancerState(network, coverage, memories, names.services, names.localities, sharing), decision
 
 
 def _judge_names(state: BalancerState, inputs: Inputs, now_s: float) -> _Names:

@@ -20,6 +20,7 @@ from gslb.model.resources import (
     DemandSource,
     Drain,
     DrainScope,
+    Policy,
     Resource,
     Service,
     Zone,
@@ -105,6 +106,9 @@ def _backend(read: _Reader) -> Backend:
         task_capacity_rps=read.number("task_capacity_rps"),
         mode=CapacityMode(read.text("mode")),
         target_utilization=read.number("target_utilization"),
+        request_cpu_s=read.number("request_cpu_s"),
+        request_mbit=read.number("request_mbit"),
+        guaranteed_rps=read.number("guaranteed_rps"),
     )
 
 
@@ -118,6 +122,8 @@ def _service(meta: Meta, read: _Reader) -> Service:
         ttl_s=read.integer("ttl_s"),
         addresses_per_answer=read.integer("addresses_per_answer"),
         port_name=read.text("port_name"),
+        policy=Policy(read.text("policy")),
+        failover=read.texts("failover"),
     )
 
 
@@ -131,6 +137,7 @@ def _drain(meta: Meta, read: _Reader) -> Drain:
         starts_at=read.time("starts_at"),
         expires_at=read.time("expires_at"),
         overridden=read.flag("overridden"),
+        ramp_s=read.number("ramp_s"),
     )
 
 
@@ -140,7 +147,8 @@ def build(kind: str, meta: Values, spec: Values) -> Resource:
     read = _Reader(schema.SPECS[kind], spec)
     match kind:
         case "datacenter":
-            return Datacenter(made, read.text("region"), _coordinates(read), read.number("uplink_mbps"))
+            limits_of = (read.number("uplink_mbps"), read.number("cpu_cores"))
+            return Datacenter(made, read.text("region"), _coordinates(read), *limits_of)
         case "area":
             return ClientArea(made, _coordinates(read), tuple(parse_network(cidr) for cidr in read.texts("cidrs")))
         case "service":
@@ -167,8 +175,9 @@ def meta_values(meta: Meta) -> dict[str, object]:
 def spec_values(resource: Resource) -> dict[str, object]:
     """The opposite of the second half of `build`: every field of the table, in its order."""
     match resource:
-        case Datacenter(region=region, coordinates=at, uplink_mbps=uplink):
-            return {"region": region, "latitude": at.latitude, "longitude": at.longitude, "uplink_mbps": uplink}
+        case Datacenter(region=region, coordinates=at, uplink_mbps=uplink, cpu_cores=cores):
+            place = {"region": region, "latitude": at.latitude, "longitude": at.longitude}
+            return {**place, "uplink_mbps": uplink, "cpu_cores": cores}
         case ClientArea(coordinates=at, cidrs=cidrs):
             return {"latitude": at.latitude, "longitude": at.longitude, "cidrs": [str(cidr) for cidr in cidrs]}
         case Service():
@@ -182,6 +191,7 @@ def spec_values(resource: Resource) -> dict[str, object]:
                 "starts_at": resource.starts_at,
                 "expires_at": resource.expires_at,
                 "overridden": resource.overridden,
+                "ramp_s": resource.ramp_s,
             }
         case Zone(records=records):
             return {"records": records}
@@ -197,6 +207,9 @@ def _service_values(service: Service) -> dict[str, object]:
                 "task_capacity_rps": backend.task_capacity_rps,
                 "mode": backend.mode.value,
                 "target_utilization": backend.target_utilization,
+                "request_cpu_s": backend.request_cpu_s,
+                "request_mbit": backend.request_mbit,
+                "guaranteed_rps": backend.guaranteed_rps,
             }
             for backend in service.backends
         ],
@@ -206,4 +219,6 @@ def _service_values(service: Service) -> dict[str, object]:
         "ttl_s": service.ttl_s,
         "addresses_per_answer": service.addresses_per_answer,
         "port_name": service.port_name,
+        "policy": service.policy.value,
+        "failover": list(service.failover),
     }

@@ -38,6 +38,8 @@ DEMAND_HALF_LIFE_S: Final = 30.0
 DEMAND_FLOOR_RPS: Final = 1e-3
 RATE_MAX_RPS: Final = 1e9
 TASK_CAPACITY_MAX_RPS: Final = 1e6
+REQUEST_CPU_MAX_S: Final = 1e6
+REQUEST_MAX_MBIT: Final = 1e9
 
 # The plan
 KM_PER_MS: Final = 100.0

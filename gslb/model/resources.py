@@ -19,6 +19,7 @@ class Datacenter:
     region: str
     coordinates: Coordinates
     uplink_mbps: float = 0.0  # 0: not limited
+    cpu_cores: float = 0.0  # that all services here share; 0: not limited
 
     @property
     def name(self) -> str:
@@ -53,6 +54,15 @@ class CapacityMode(Enum):
     UTILIZATION = "utilization"
 
 
+class Policy(Enum):
+    """What is preferred where there is room."""
+
+    NEAREST = "nearest"
+    WATERFALL_BY_REGION = "waterfall-by-region"  # stay in the locality's region until it is full
+    SPRAY_TO_REGION = "spray-to-region"  # spread over the locality's region by capacity
+    FAILOVER = "failover"  # the first of a list that has room, whatever the distance
+
+
 @dataclass(frozen=True, slots=True)
 class Backend:
     """One BNS job of a service in one datacenter, with its capacity."""
@@ -61,6 +71,9 @@ class Backend:
     task_capacity_rps: float
     mode: CapacityMode = CapacityMode.RATE
     target_utilization: float = limits.MAX_UTILIZATION_DEFAULT
+    request_cpu_s: float = 0.0  # of the datacenter's cores; 0: takes none
+    request_mbit: float = 0.0  # over the datacenter's uplink; 0: takes none
+    guaranteed_rps: float = 0.0  # what other services cannot take where they share a limit
 
     @property
     def datacenter(self) -> str:
@@ -79,6 +92,8 @@ class Service:
     ttl_s: int = limits.TTL_DEFAULT_S
     addresses_per_answer: int = limits.ADDRESSES_PER_ANSWER_DEFAULT
     port_name: str = ""
+    policy: Policy = Policy.NEAREST
+    failover: tuple[str, ...] = ()  # datacenters, the first choice first; policy FAILOVER
 
     @property
     def name(self) -> str:
@@ -108,6 +123,7 @@ class Drain:
     starts_at: datetime
     expires_at: datetime
     overridden: bool = False
+    ramp_s: float = 0.0  # capacity falls linearly over so long from starts_at; 0: at once
 
     @property
     def name(self) -> str:

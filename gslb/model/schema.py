@@ -5,7 +5,7 @@ from enum import Enum
 
 from gslb.model import grammar, limits
 from gslb.model.fields import Field, Form
-from gslb.model.resources import CapacityMode, DemandSource, DrainScope
+from gslb.model.resources import CapacityMode, DemandSource, DrainScope, Policy
 
 
 def _names(choices: type[Enum]) -> tuple[str, ...]:
@@ -24,6 +24,9 @@ DATACENTER = (
     _LATITUDE,
     _LONGITUDE,
     Field("uplink_mbps", Form.NUMBER, "the uplink in Mbit/s (0: no limit)", default=0.0, minimum=0, maximum=1e9),
+    Field(
+        "cpu_cores", Form.NUMBER, "the CPU cores that services share (0: no limit)", default=0.0, minimum=0, maximum=1e9
+    ),
 )
 
 AREA = (
@@ -66,6 +69,30 @@ BACKEND = (
         minimum=0,
         maximum=1,
         above=True,
+    ),
+    Field(
+        "request_cpu_s",
+        Form.NUMBER,
+        "the CPU seconds of the datacenter's cpu_cores that a request takes",
+        default=0.0,
+        minimum=0,
+        maximum=limits.REQUEST_CPU_MAX_S,
+    ),
+    Field(
+        "request_mbit",
+        Form.NUMBER,
+        "the megabits that a request sends over the datacenter's uplink",
+        default=0.0,
+        minimum=0,
+        maximum=limits.REQUEST_MAX_MBIT,
+    ),
+    Field(
+        "guaranteed_rps",
+        Form.NUMBER,
+        "what other services cannot take from it where they share a limit",
+        default=0.0,
+        minimum=0,
+        maximum=limits.RATE_MAX_RPS,
     ),
 )
 
@@ -127,6 +154,22 @@ SERVICE = (
         default="",
         grammar=grammar.OPTIONAL_LABEL,
     ),
+    Field(
+        "policy",
+        Form.TEXT,
+        "what is preferred where there is room",
+        default=Policy.NEAREST.value,
+        choices=_names(Policy),
+    ),
+    Field(
+        "failover",
+        Form.LIST,
+        "the datacenters of policy failover, the first choice first",
+        default=(),
+        minimum=0,
+        maximum=limits.DATACENTERS_MAX,
+        items=Field("datacenter", Form.TEXT, "a datacenter", grammar=grammar.LABEL),
+    ),
 )
 
 DRAIN = (
@@ -137,6 +180,14 @@ DRAIN = (
     Field("starts_at", Form.TIME, "when it begins, in UTC", required=True),
     Field("expires_at", Form.TIME, "when it ends, in UTC", required=True),
     Field("overridden", Form.BOOLEAN, "whether it was admitted in spite of the capacity rule", default=False),
+    Field(
+        "ramp_s",
+        Form.NUMBER,
+        "how long its capacity takes to fall to nothing, in seconds (0: at once)",
+        default=0.0,
+        minimum=0,
+        maximum=limits.DRAIN_MAX_S,
+    ),
 )
 
 ZONE = (Field("records", Form.TEXT, "RFC 1035 master-file text", required=True, grammar=grammar.RECORDS),)

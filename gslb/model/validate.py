@@ -3,7 +3,7 @@
 Nothing raises here but `require`: a caller that can say more (a file with line numbers, `gslb check`) wants them all.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network
@@ -14,7 +14,7 @@ from gslb.model.build import check_values, meta_values, spec_values
 from gslb.model.errors import InvalidValueError
 from gslb.model.fields import FieldProblem
 from gslb.model.grammar import LABEL, MACHINE, shown
-from gslb.model.resources import Catalog, ClientArea, Drain, DrainScope, Resource, Service, kind_of
+from gslb.model.resources import Catalog, ClientArea, Drain, DrainScope, Policy, Resource, Service, kind_of
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -73,6 +73,23 @@ def _check_service(service: Service) -> Iterator[FieldProblem]:
         jobs.setdefault(backend.job, index)
         datacenters.setdefault(backend.datacenter, index)
     yield from _check_unique(service.dns_names, "spec.dns_names")
+    yield from _check_failover(service, datacenters)
+
+
+def _check_failover(service: Service, datacenters: Collection[str]) -> Iterator[FieldProblem]:
+    """The list and the policy that uses it belong together."""
+    yield from _check_unique(service.failover, "spec.failover")
+    if service.policy is Policy.FAILOVER and not service.failover:
+        yield FieldProblem(
+            "spec.failover", "policy failover needs a list: give its datacenters, the first choice first"
+        )
+    if service.failover and service.policy is not Policy.FAILOVER:
+        yield FieldProblem("spec.failover", f"policy {service.policy.value} uses no list: leave it out")
+    for index, name in enumerate(service.failover):
+        if name not in datacenters:
+            yield FieldProblem(
+                f"spec.failover[{index}]", f"{name!r} has no backend of this service: add one or leave it out"
+            )
 
 
 def _check_unique(items: Iterable[str], path: str) -> Iterator[FieldProblem]:
@@ -101,6 +118,10 @@ def _check_drain(drain: Drain) -> Iterator[FieldProblem]:
             "spec.expires_at",
             f"{drain.expires_at.isoformat()} is more than {limits.DRAIN_MAX_S / 3600:g} hours after starts_at:"
             " drain for less, and again when it ends",
+        )
+    elif drain.ramp_s > (drain.expires_at - drain.starts_at).total_seconds():
+        yield FieldProblem(
+            "spec.ramp_s", f"{drain.ramp_s:g} s is longer than the drain itself: give a shorter ramp or a later end"
         )
 
 

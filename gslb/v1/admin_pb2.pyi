@@ -178,6 +178,7 @@ class DrainRequest(google.protobuf.message.Message):
     AUTHOR_FIELD_NUMBER: builtins.int
     DRY_RUN_FIELD_NUMBER: builtins.int
     OVERRIDE_FIELD_NUMBER: builtins.int
+    RAMP_S_FIELD_NUMBER: builtins.int
     scope: gslb.v1.config_pb2.DrainScope.ValueType
     target: builtins.str
     duration_s: builtins.float
@@ -186,6 +187,8 @@ class DrainRequest(google.protobuf.message.Message):
     author: builtins.str
     dry_run: builtins.bool
     override: builtins.bool
+    ramp_s: builtins.float
+    """0: at once"""
     def __init__(
         self,
         *,
@@ -196,8 +199,9 @@ class DrainRequest(google.protobuf.message.Message):
         author: builtins.str = ...,
         dry_run: builtins.bool = ...,
         override: builtins.bool = ...,
+        ramp_s: builtins.float = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["author", b"author", "dry_run", b"dry_run", "duration_s", b"duration_s", "override", b"override", "reason", b"reason", "scope", b"scope", "target", b"target"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["author", b"author", "dry_run", b"dry_run", "duration_s", b"duration_s", "override", b"override", "ramp_s", b"ramp_s", "reason", b"reason", "scope", b"scope", "target", b"target"]) -> None: ...
 
 Global___DrainRequest: typing_extensions.TypeAlias = DrainRequest
 

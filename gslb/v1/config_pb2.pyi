@@ -61,6 +61,35 @@ CAPACITY_MODE_RATE: CapacityMode.ValueType  # 1
 CAPACITY_MODE_UTILIZATION: CapacityMode.ValueType  # 2
 Global___CapacityMode: typing_extensions.TypeAlias = CapacityMode
 
+class _Policy:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _PolicyEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_Policy.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    POLICY_UNSPECIFIED: _Policy.ValueType  # 0
+    """taken as NEAREST"""
+    POLICY_NEAREST: _Policy.ValueType  # 1
+    POLICY_WATERFALL_BY_REGION: _Policy.ValueType  # 2
+    """stay in the region until it is full"""
+    POLICY_SPRAY_TO_REGION: _Policy.ValueType  # 3
+    """spread over the region by capacity"""
+    POLICY_FAILOVER: _Policy.ValueType  # 4
+    """the first of `failover` that has room"""
+
+class Policy(_Policy, metaclass=_PolicyEnumTypeWrapper): ...
+
+POLICY_UNSPECIFIED: Policy.ValueType  # 0
+"""taken as NEAREST"""
+POLICY_NEAREST: Policy.ValueType  # 1
+POLICY_WATERFALL_BY_REGION: Policy.ValueType  # 2
+"""stay in the region until it is full"""
+POLICY_SPRAY_TO_REGION: Policy.ValueType  # 3
+"""spread over the region by capacity"""
+POLICY_FAILOVER: Policy.ValueType  # 4
+"""the first of `failover` that has room"""
+Global___Policy: typing_extensions.TypeAlias = Policy
+
 class _DrainScope:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: typing_extensions.TypeAlias = ValueType
@@ -135,6 +164,7 @@ class Datacenter(google.protobuf.message.Message):
     LATITUDE_FIELD_NUMBER: builtins.int
     LONGITUDE_FIELD_NUMBER: builtins.int
     UPLINK_MBPS_FIELD_NUMBER: builtins.int
+    CPU_CORES_FIELD_NUMBER: builtins.int
     region: builtins.str
     latitude: builtins.float
     """degrees, north positive"""
@@ -142,6 +172,8 @@ class Datacenter(google.protobuf.message.Message):
     """degrees, east positive"""
     uplink_mbps: builtins.float
     """0: not limited"""
+    cpu_cores: builtins.float
+    """that all services here share; 0: not limited"""
     def __init__(
         self,
         *,
@@ -149,8 +181,9 @@ class Datacenter(google.protobuf.message.Message):
         latitude: builtins.float = ...,
         longitude: builtins.float = ...,
         uplink_mbps: builtins.float = ...,
+        cpu_cores: builtins.float = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["latitude", b"latitude", "longitude", b"longitude", "region", b"region", "uplink_mbps", b"uplink_mbps"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cpu_cores", b"cpu_cores", "latitude", b"latitude", "longitude", b"longitude", "region", b"region", "uplink_mbps", b"uplink_mbps"]) -> None: ...
 
 Global___Datacenter: typing_extensions.TypeAlias = Datacenter
 
@@ -186,6 +219,9 @@ class Backend(google.protobuf.message.Message):
     MODE_FIELD_NUMBER: builtins.int
     TASK_CAPACITY_RPS_FIELD_NUMBER: builtins.int
     TARGET_UTILIZATION_FIELD_NUMBER: builtins.int
+    REQUEST_CPU_S_FIELD_NUMBER: builtins.int
+    REQUEST_MBIT_FIELD_NUMBER: builtins.int
+    GUARANTEED_RPS_FIELD_NUMBER: builtins.int
     job: builtins.str
     """/bns/DATACENTER/USER/JOB"""
     mode: Global___CapacityMode.ValueType
@@ -193,6 +229,12 @@ class Backend(google.protobuf.message.Message):
     """declared; per healthy task"""
     target_utilization: builtins.float
     """mode UTILIZATION: 0..1 of cpu_cores"""
+    request_cpu_s: builtins.float
+    """CPU seconds of the datacenter's cores that a request takes; 0: none"""
+    request_mbit: builtins.float
+    """megabits that a request sends over the datacenter's uplink; 0: none"""
+    guaranteed_rps: builtins.float
+    """what other services cannot take from this one where they share a limit"""
     def __init__(
         self,
         *,
@@ -200,8 +242,11 @@ class Backend(google.protobuf.message.Message):
         mode: Global___CapacityMode.ValueType = ...,
         task_capacity_rps: builtins.float = ...,
         target_utilization: builtins.float = ...,
+        request_cpu_s: builtins.float = ...,
+        request_mbit: builtins.float = ...,
+        guaranteed_rps: builtins.float = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["job", b"job", "mode", b"mode", "target_utilization", b"target_utilization", "task_capacity_rps", b"task_capacity_rps"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["guaranteed_rps", b"guaranteed_rps", "job", b"job", "mode", b"mode", "request_cpu_s", b"request_cpu_s", "request_mbit", b"request_mbit", "target_utilization", b"target_utilization", "task_capacity_rps", b"task_capacity_rps"]) -> None: ...
 
 Global___Backend: typing_extensions.TypeAlias = Backend
 
@@ -216,6 +261,8 @@ class Service(google.protobuf.message.Message):
     TTL_S_FIELD_NUMBER: builtins.int
     ADDRESSES_PER_ANSWER_FIELD_NUMBER: builtins.int
     PORT_NAME_FIELD_NUMBER: builtins.int
+    POLICY_FIELD_NUMBER: builtins.int
+    FAILOVER_FIELD_NUMBER: builtins.int
     source: Global___DemandSource.ValueType
     max_utilization: builtins.float
     """the plan turns steep here; 0..1"""
@@ -223,10 +270,15 @@ class Service(google.protobuf.message.Message):
     addresses_per_answer: builtins.int
     port_name: builtins.str
     """named port that clients use; empty: the main one"""
+    policy: Global___Policy.ValueType
     @property
     def backends(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Backend]: ...
     @property
     def dns_names(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    @property
+    def failover(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """datacenters, the first choice first; policy FAILOVER"""
+
     def __init__(
         self,
         *,
@@ -237,8 +289,10 @@ class Service(google.protobuf.message.Message):
         ttl_s: builtins.int = ...,
         addresses_per_answer: builtins.int = ...,
         port_name: builtins.str = ...,
+        policy: Global___Policy.ValueType = ...,
+        failover: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["addresses_per_answer", b"addresses_per_answer", "backends", b"backends", "dns_names", b"dns_names", "max_utilization", b"max_utilization", "port_name", b"port_name", "source", b"source", "ttl_s", b"ttl_s"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["addresses_per_answer", b"addresses_per_answer", "backends", b"backends", "dns_names", b"dns_names", "failover", b"failover", "max_utilization", b"max_utilization", "policy", b"policy", "port_name", b"port_name", "source", b"source", "ttl_s", b"ttl_s"]) -> None: ...
 
 Global___Service: typing_extensions.TypeAlias = Service
 
@@ -253,12 +307,15 @@ class Drain(google.protobuf.message.Message):
     STARTS_AT_FIELD_NUMBER: builtins.int
     EXPIRES_AT_FIELD_NUMBER: builtins.int
     OVERRIDDEN_FIELD_NUMBER: builtins.int
+    RAMP_S_FIELD_NUMBER: builtins.int
     scope: Global___DrainScope.ValueType
     target: builtins.str
     reason: builtins.str
     author: builtins.str
     overridden: builtins.bool
     """admitted in spite of the capacity rule"""
+    ramp_s: builtins.float
+    """capacity falls linearly over so long from starts_at; 0: at once"""
     @property
     def starts_at(self) -> google.protobuf.timestamp_pb2.Timestamp: ...
     @property
@@ -275,9 +332,10 @@ class Drain(google.protobuf.message.Message):
         starts_at: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         expires_at: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         overridden: builtins.bool = ...,
+        ramp_s: builtins.float = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["expires_at", b"expires_at", "starts_at", b"starts_at"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["author", b"author", "expires_at", b"expires_at", "overridden", b"overridden", "reason", b"reason", "scope", b"scope", "starts_at", b"starts_at", "target", b"target"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["author", b"author", "expires_at", b"expires_at", "overridden", b"overridden", "ramp_s", b"ramp_s", "reason", b"reason", "scope", b"scope", "starts_at", b"starts_at", "target", b"target"]) -> None: ...
 
 Global___Drain: typing_extensions.TypeAlias = Drain
 

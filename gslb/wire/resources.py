@@ -18,6 +18,7 @@ from gslb.model.resources import (
     DemandSource,
     Drain,
     DrainScope,
+    Policy,
     Resource,
     Service,
     Zone,
@@ -33,6 +34,7 @@ _FIELD_OF: Mapping[str, str] = MappingProxyType({"client_area": "area"})
 
 _SOURCES = (DemandSource.RPC, DemandSource.EDGE, DemandSource.DNS)
 _MODES = (CapacityMode.RATE, CapacityMode.UTILIZATION)
+_POLICIES = (Policy.NEAREST, Policy.WATERFALL_BY_REGION, Policy.SPRAY_TO_REGION, Policy.FAILOVER)
 _SCOPES = (
     DrainScope.DATACENTER,
     DrainScope.SERVICE,
@@ -111,6 +113,9 @@ def encode_service(service: Service) -> config_pb2.Service:
                 mode=config_pb2.CapacityMode.ValueType(_MODES.index(backend.mode) + 1),
                 task_capacity_rps=backend.task_capacity_rps,
                 target_utilization=backend.target_utilization,
+                request_cpu_s=backend.request_cpu_s,
+                request_mbit=backend.request_mbit,
+                guaranteed_rps=backend.guaranteed_rps,
             )
             for backend in service.backends
         ],
@@ -120,6 +125,11 @@ def encode_service(service: Service) -> config_pb2.Service:
         ttl_s=service.ttl_s,
         addresses_per_answer=service.addresses_per_answer,
         port_name=service.port_name,
+        # The default is left out, so that records of before read and write the same.
+        policy=config_pb2.Policy.ValueType(
+            _POLICIES.index(service.policy) + 1 if service.policy is not Policy.NEAREST else 0
+        ),
+        failover=service.failover,
     )
 
 
@@ -132,6 +142,8 @@ def _service_values(service: config_pb2.Service) -> dict[str, object]:
             "ttl_s": service.ttl_s,
             "addresses_per_answer": service.addresses_per_answer,
             "port_name": service.port_name,
+            "policy": _name(_POLICIES, service.policy) if service.policy else "",
+            "failover": list(service.failover),
         }
     )
     values["backends"] = [
@@ -142,6 +154,9 @@ def _service_values(service: config_pb2.Service) -> dict[str, object]:
                 {
                     "mode": _name(_MODES, backend.mode) if backend.mode else "",
                     "target_utilization": backend.target_utilization,
+                    "request_cpu_s": backend.request_cpu_s,
+                    "request_mbit": backend.request_mbit,
+                    "guaranteed_rps": backend.guaranteed_rps,
                 }
             ),
         }
@@ -164,6 +179,7 @@ def _drain_values(drain: config_pb2.Drain) -> dict[str, object]:
         "reason": drain.reason,
         "author": drain.author,
         "overridden": drain.overridden,
+        "ramp_s": drain.ramp_s,
     }
     if drain.HasField("starts_at"):
         values["starts_at"] = decode_time(drain.starts_at, f"drain of {shown(drain.target)}: starts_at")
@@ -176,9 +192,11 @@ def encode_resource(resource: Resource) -> config_pb2.Resource:
     """The stored and the wire form of any resource."""
     made = config_pb2.Resource(meta=encode_meta(resource.meta))
     match resource:
-        case Datacenter(region=region, coordinates=at, uplink_mbps=uplink):
+        case Datacenter(region=region, coordinates=at, uplink_mbps=uplink, cpu_cores=cores):
             made.datacenter.CopyFrom(
-                config_pb2.Datacenter(region=region, latitude=at.latitude, longitude=at.longitude, uplink_mbps=uplink)
+                config_pb2.Datacenter(
+                    region=region, latitude=at.latitude, longitude=at.longitude, uplink_mbps=uplink, cpu_cores=cores
+                )
             )
         case ClientArea(coordinates=at, cidrs=cidrs):
             made.client_area.CopyFrom(
@@ -196,6 +214,7 @@ def encode_resource(resource: Resource) -> config_pb2.Resource:
                     starts_at=encode_time(resource.starts_at),
                     expires_at=encode_time(resource.expires_at),
                     overridden=resource.overridden,
+                    ramp_s=resource.ramp_s,
                 )
             )
         case Zone(records=records):
@@ -233,6 +252,7 @@ def _place_values(resource: config_pb2.Resource) -> dict[str, object]:
             "latitude": dc.latitude,
             "longitude": dc.longitude,
             "uplink_mbps": dc.uplink_mbps,
+            "cpu_cores": dc.cpu_cores,
         }
     area = resource.client_area
     return {"latitude": area.latitude, "longitude": area.longitude, "cidrs": list(area.cidrs)}

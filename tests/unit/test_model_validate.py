@@ -10,7 +10,18 @@ import pytest
 from gslb.model.errors import InvalidValueError
 from gslb.model.geography import Coordinates, distance_km, floor_rtt_ms
 from gslb.model.meta import Meta
-from gslb.model.resources import Backend, Catalog, ClientArea, Datacenter, Drain, DrainScope, Resource, Service, Zone
+from gslb.model.resources import (
+    Backend,
+    Catalog,
+    ClientArea,
+    Datacenter,
+    Drain,
+    DrainScope,
+    Policy,
+    Resource,
+    Service,
+    Zone,
+)
 from gslb.model.validate import Problem, check_resource, require, target_problem, validate
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -178,3 +189,29 @@ def test_distance_and_the_time_it_costs() -> None:
     assert floor_rtt_ms(london, paris) == pytest.approx(3.435, abs=0.01)
     assert distance_km(Coordinates(0, 0), Coordinates(0, 180)) == pytest.approx(20_015, abs=1)
     assert distance_km(london, london) == 0
+
+
+@pytest.mark.parametrize(
+    ("policy", "failover", "problem"),
+    [
+        (Policy.FAILOVER, (), "spec.failover: policy failover needs a list"),
+        (Policy.NEAREST, ("us-east1",), "spec.failover: policy nearest uses no list"),
+        (Policy.FAILOVER, ("us-east1", "us-east1"), "spec.failover[1]: 'us-east1' is listed twice"),
+        (Policy.FAILOVER, ("mars-1",), "spec.failover[0]: 'mars-1' has no backend of this service"),
+        (Policy.FAILOVER, ("us-east1",), ""),
+        (Policy.SPRAY_TO_REGION, (), ""),
+    ],
+)
+def test_a_list_of_failover_belongs_to_its_policy(policy: Policy, failover: tuple[str, ...], problem: str) -> None:
+    declared = Service(Meta("web"), (Backend("/bns/us-east1/web/server", 1.0),), policy=policy, failover=failover)
+    assert [line.line().startswith(problem) for line in check_resource(declared)] == [True] * bool(problem)
+
+
+def test_a_ramp_is_no_longer_than_its_drain() -> None:
+    start = datetime(2026, 11, 21, tzinfo=UTC)
+    drain = Drain(
+        Meta("d"), DrainScope.DATACENTER, "us-east1", "r", "a", start, start + timedelta(seconds=60), ramp_s=61
+    )
+    (problem,) = check_resource(drain)
+    assert problem.line().startswith("spec.ramp_s: 61 s is longer than the drain itself")
+    assert not check_resource(replace(drain, ramp_s=60))

@@ -12,6 +12,7 @@ from bns.etcd.errors import EtcdError
 from bns.etcd.v3 import rpc_pb2
 from bns.model import HealthStatus
 from gslb.balancer.contingency import Loss, losses
+from gslb.balancer.sharing import Use
 from gslb.balancer.state import ServiceDecision
 from gslb.control import keys
 from gslb.model import limits
@@ -32,6 +33,9 @@ LOSSES_MAX = 500
 EXPIRES_SOON_S = 1800.0
 ETCD_TIMEOUT_S = 2.0
 ETCD_SILENT_S = 5.0
+# Something that services share is as good as used up; rounding beyond all of it.
+SHARED_FULL = 0.95
+OVER_TOLERANCE = 2e-3
 
 
 def _finding(severity: admin_pb2.Severity.ValueType, subject: str, message: str) -> admin_pb2.Finding:
@@ -41,7 +45,12 @@ def _finding(severity: admin_pb2.Severity.ValueType, subject: str, message: str)
 async def findings_of(replica: "Replica") -> list[admin_pb2.Finding]:
     """All findings, the worst first."""
     found = [*await _etcd(replica), *_replica(replica), *_records(replica), *_agents(replica), *_services(replica)]
-    found += [*_single_losses(replica), *_drains(replica), *_clocks(replica)]
+    found += [
+        *shared_findings(replica.planner.decision.uses),
+        *_single_losses(replica),
+        *_drains(replica),
+        *_clocks(replica),
+    ]
     return sorted(found, key=lambda one: -one.severity)
 
 
@@ -211,6 +220,20 @@ def _loss_message(loss: Loss) -> str:
         f"the loss of {loss.datacenter} could not be survived within capacity: {loss.remaining_rps:.6g} rps would remain "
         f"for {loss.demand_rps:.6g} rps ({loss.overload:.0%}): add {loss.demand_rps - loss.remaining_rps:.6g} rps elsewhere"
     )
+
+
+def shared_findings(uses: Iterable[Use]) -> Findings:
+    """What services share in a datacenter, and how much of it the plans take."""
+    for use in islice(uses, LINES_MAX):
+        what = use.shared
+        taken = f"the plans take {use.used:.4g} of {what.limit:.6g} {what.unit}, {use.fraction:.0%}"
+        subject = f"{what.what} of {what.datacenter}"
+        if use.fraction > 1 + OVER_TOLERANCE:
+            yield _finding(ERROR, subject, f"{taken}: it is not enough for all; add some, or tasks elsewhere")
+        elif use.fraction > SHARED_FULL:
+            yield _finding(WARNING, subject, f"{taken}: what more is asked for goes elsewhere")
+        else:
+            yield _finding(OK, subject, taken)
 
 
 def _drains(replica: "Replica") -> Findings:

@@ -1,0 +1,102 @@
+"""Which services share something where, with what they need of it: the input of `gslb.balancer.sharing`. PURE."""
+
+import math
+from collections.abc import Mapping
+
+from gslb.balancer.capacity import ServiceCapacity, capacity_of
+from gslb.balancer.coverage import Coverage
+from gslb.balancer.inputs import Inputs
+from gslb.balancer.learning import UNLEARNED
+from gslb.balancer.network import Network
+from gslb.balancer.sharing import NOTHING_SHARED, Claim, Sharing, costs_of, split
+from gslb.balancer.state import ServiceDecision, ServiceMemory
+from gslb.model import limits
+from gslb.model.errors import InvalidValueError
+from gslb.model.resources import Service
+
+
+def share(
+    before: Sharing,
+    inputs: Inputs,
+    network: Network,
+    coverage: Coverage,
+    memories: Mapping[str, ServiceMemory],
+    *,
+    now_s: float,
+) -> Sharing:
+    """The budgets of this step. Never raises on the values of the inputs: a service that makes no sense has no claim."""
+    if not any(place.cpu_cores > 0 or place.uplink_mbps > 0 for place in inputs.catalog.datacenters.values()):
+        return NOTHING_SHARED
+    claims: list[Claim] = []
+    demand: dict[str, float] = {}
+    for name, service in sorted(inputs.catalog.services.items()):
+        if not _shares(service, inputs):
+            continue
+        try:
+            capacity = _capacity(service, inputs, coverage, memories.get(name))
+        except InvalidValueError:
+            continue
+        near = _near_rps(service, capacity, inputs, network)
+        demand[name] = math.fsum(near.values())
+        claims += _claims(service, capacity, near, inputs)
+    return split(before, claims, demand, now_s)
+
+
+def _shares(service: Service, inputs: Inputs) -> bool:
+    places = inputs.catalog.datacenters
+    return any(
+        backend.datacenter in places and costs_of(places[backend.datacenter], backend) for backend in service.backends
+    )
+
+
+def _capacity(service: Service, inputs: Inputs, coverage: Coverage, memory: ServiceMemory | None) -> ServiceCapacity:
+    """What its own tasks can serve, as it will be planned with."""
+    tasks = inputs.tasks.get(service.name, ())
+    if memory is not None and inputs.changed is not None and service.name not in inputs.changed:
+        tasks = memory.tasks
+    return capacity_of(service, tasks, coverage, memory.learning if memory else UNLEARNED)
+
+
+def _claims(service: Service, capacity: ServiceCapacity, near: Mapping[str, float], inputs: Inputs) -> list[Claim]:
+    places = inputs.catalog.datacenters
+    backends = {backend.datacenter: backend for backend in service.backends}
+    return [
+        Claim(
+            service.name,
+            site.datacenter,
+            own_rps,
+            near.get(site.datacenter, 0.0),
+            backends[site.datacenter].guaranteed_rps,
+            costs_of(places[site.datacenter], backends[site.datacenter]),
+        )
+        for site, own_rps in zip(capacity.datacenters, capacity.used_rps(), strict=True)
+        if site.datacenter in places
+    ]
+
+
+def _near_rps(service: Service, capacity: ServiceCapacity, inputs: Inputs, network: Network) -> dict[str, float]:
+    """Demand by the nearest datacenter that has capacity for it."""
+    names = [
+        site.datacenter
+        for site, rps in zip(capacity.datacenters, capacity.used_rps(), strict=True)
+        if rps > 0 and site.datacenter in network.column
+    ]
+    if not names:
+        return {}
+    nearest = network.rtt_ms[:, [network.column[name] for name in names]].argmin(axis=1)
+    near = dict.fromkeys(names, 0.0)
+    for locality, rps in inputs.demand.get(service.name, {}).items():
+        row = network.row.get(locality)
+        if row is not None and 0 <= rps <= limits.RATE_MAX_RPS:
+            near[names[int(nearest[row])]] += rps
+    return near
+
+
+def loads_of(decisions: Mapping[str, ServiceDecision]) -> dict[tuple[str, str], float]:
+    """What the plans place, by service and datacenter."""
+    return {
+        (name, datacenter): rps
+        for name, decision in decisions.items()
+        if decision.plan is not None
+        for datacenter, rps in decision.plan.load_rps.items()
+    }
