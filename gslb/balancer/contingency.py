@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gslb.balancer.assignment import Matrix, floored
-from gslb.balancer.congestion import GENTLE_SEGMENTS, GENTLE_STEP_MS, KNEE_MAX, PRICE_TOP_MS
+from gslb.balancer.congestion import BRINK_SEGMENTS, GENTLE_SEGMENTS, RISE_SEGMENTS, curve
 from gslb.balancer.solver import Vector
 from gslb.model import limits
 from gslb.model.plan import Plan, Shares
@@ -31,8 +31,9 @@ from gslb.model.plan import Plan, Shares
 Flags = NDArray[np.bool_]
 Contingencies = Mapping[str, Mapping[str, Shares]]  # lost datacenter -> locality -> where that part goes
 
-# Phi' in steps of 40 ms, coarser than the plan's own: fewer are faster, and a contingency is for minutes.
-STEPS: Final = 10
+# Phi' in ten steps, four of the plan's own each: fewer are faster, and a contingency is for minutes.
+SEGMENTS_A_STEP: Final = 4
+STEPS: Final = (RISE_SEGMENTS + BRINK_SEGMENTS) // SEGMENTS_A_STEP
 # The contingency in force is kept while no request would win more by another: what is published stays quiet.
 HOLD_GAIN_MS: Final = 50.0
 # And another one that differs by less than this in every part is no news.
@@ -107,12 +108,12 @@ class _Curve:
 
     @classmethod
     def of(cls, max_utilization: float) -> "_Curve":
-        knee = min(max(max_utilization, 0.05), KNEE_MAX)
-        gentle = GENTLE_SEGMENTS * GENTLE_STEP_MS
-        step_ms = (PRICE_TOP_MS - gentle) / STEPS
+        fine = curve(max_utilization)
+        filled = np.cumsum(fine.width[:-1]).tolist()
+        firsts = range(GENTLE_SEGMENTS, len(filled), SEGMENTS_A_STEP)
         return cls(
-            (knee, *(knee + (1 - knee) * (i + 1) / STEPS for i in range(STEPS - 1)), 1.0),
-            (gentle / 2, *(gentle + step_ms * i for i in range(STEPS))),
+            (*(filled[first - 1] for first in firsts), 1.0),
+            (float(fine.price_ms[GENTLE_SEGMENTS]) / 2, *(float(fine.price_ms[first]) for first in firsts)),
         )
 
 
