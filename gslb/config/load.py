@@ -50,6 +50,18 @@ def load(text: str | bytes, filename: str) -> list[Resource]:
     return [resource for _, resource in loaded]
 
 
+def load_values(text: str | bytes, filename: str, fields: tuple[Field, ...]) -> Mapping[str, object]:
+    """The one document of a file that holds no resource, by these fields. Raises ConfigError like `load`."""
+    nodes = documents(text, filename)
+    if len(nodes) != 1:
+        raise ConfigError([f"{filename}:1: there are {len(nodes)} documents in it: write one, with {_names(fields)}"])
+    reading = _Document(nodes[0])
+    values = reading.values(fields)
+    if reading.problems:
+        raise ConfigError([f"{filename}:{line}: {message}" for line, message in sorted(reading.problems)])
+    return values
+
+
 def _line(node: yaml.Node) -> int:
     return int(node.start_mark.line) + 1
 
@@ -78,6 +90,11 @@ class _Document:
     root: yaml.Node
     problems: list[tuple[int, str]] = field(default_factory=list)
     lines: dict[str, int] = field(default_factory=dict)  # by path
+
+    def values(self, fields: tuple[Field, ...]) -> Mapping[str, object]:
+        """The good values of the whole document, which is no resource."""
+        self.lines[""] = _line(self.root)
+        return self._object(fields, self.root, "")
 
     def read(self) -> Resource | None:
         """The resource; None when there are problems."""
