@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from gslb.balancer.capacity import ServiceCapacity, capacity_of
 from gslb.balancer.coverage import active_drains, coverage_of
 from gslb.balancer.inputs import Inputs
+from gslb.balancer.learning import UNLEARNED
 from gslb.balancer.state import BalancerState, Decision
 from gslb.balancer.step import step
 from gslb.model import limits
@@ -55,9 +56,15 @@ class _Change:
         return _undrained(self.after)
 
 
-def admission_violations(inputs: Inputs, drain: Drain, *, now_s: float) -> tuple[str, ...]:
-    """The rules that `drain` would break now, each with its numbers; `now_s` is UTC seconds since the epoch."""
-    return tuple(violation for change in _changes(inputs, drain, now_s) for violation in _violations(change))
+def admission_violations(
+    inputs: Inputs, drain: Drain, *, now_s: float, state: BalancerState | None = None
+) -> tuple[str, ...]:
+    """The rules that `drain` would break now, each with its numbers; `now_s` is UTC seconds since the epoch.
+
+    Without `state` tasks serve what is declared, whatever was learned.
+    """
+    changes = _changes(inputs, drain, now_s, state or BalancerState())
+    return tuple(violation for change in changes for violation in _violations(change))
 
 
 def preview_drain(inputs: Inputs, drain: Drain, *, now_s: float, state: BalancerState | None = None) -> DrainPreview:
@@ -65,7 +72,7 @@ def preview_drain(inputs: Inputs, drain: Drain, *, now_s: float, state: Balancer
 
     With `state`, only what changes is solved.
     """
-    changes = _changes(inputs, drain, now_s)
+    changes = _changes(inputs, drain, now_s, state or BalancerState())
     settled, before = step(state or BalancerState(), inputs, now_s=now_s)
     touched = [change for change in changes if change.covered_tasks]
     _, after = step(settled, _with_drain(inputs, drain, now_s), now_s=now_s)
@@ -82,7 +89,7 @@ def _with_drain(inputs: Inputs, drain: Drain, now_s: float) -> Inputs:
     return replace(inputs, catalog=replace(inputs.catalog, drains=drains))
 
 
-def _changes(inputs: Inputs, drain: Drain, now_s: float) -> list[_Change]:
+def _changes(inputs: Inputs, drain: Drain, now_s: float, state: BalancerState) -> list[_Change]:
     """Every service that can be reckoned with, by name."""
     others = [other for other in active_drains(inputs.catalog, now_s) if other.name != drain.name]
     without = coverage_of(others, inputs.catalog)
@@ -95,7 +102,9 @@ def _changes(inputs: Inputs, drain: Drain, now_s: float) -> list[_Change]:
         if not covered:
             continue
         try:
-            before, after = capacity_of(service, tasks, without), capacity_of(service, tasks, together)
+            learning = state.services[name].learning if name in state.services else UNLEARNED
+            before = capacity_of(service, tasks, without, learning)
+            after = capacity_of(service, tasks, together, learning)
         except InvalidValueError:
             # A service with a broken definition keeps its last plan whatever is drained; the check shows it.
             continue

@@ -45,8 +45,6 @@ FALL_MAX: Final = 0.5
 # Errors: what one costs is learned within these bounds (in requests).
 ERROR_COST_MAX: Final = 5.0
 ERROR_GAIN: Final = 0.3
-# A report with many errors must show this much more CPU than expected before it counts.
-ERROR_RISE_FRACTION: Final = 1.2
 IDLE_GAIN_S: Final = 60.0
 # A task begins with this part of its capacity and has all of it after the ramp.
 RAMP_START: Final = 0.3
@@ -74,7 +72,8 @@ class JobModel:
     error_cost: float = ERROR_COST  # in requests
     error_share: float = 0.0  # of all requests, smoothed
     warmth: float = 1.0
-    idle_s: float = 0.0  # for how long it has served next to nothing
+    seen_s: float = 0.0  # of the last report, and since when it serves next to nothing; on the learner's clock
+    idle_since_s: float = math.inf
 
     @property
     def mix(self) -> float:
@@ -123,7 +122,7 @@ def learn(
     if not backends:
         return UNLEARNED
     first = not before.jobs
-    passed_s = 0.0 if first else min(max(now_s - before.wall_s, 0.0), STEP_MAX_S)
+    passed_s = 0.0 if first else min(max(0.0, now_s - before.wall_s), STEP_MAX_S)
     clock_s = before.clock_s + passed_s
     memories = {
         task.name: reports.remembered(task, before.tasks.get(task.name), clock_s, first=first)
@@ -141,7 +140,7 @@ def learn(
         for load in loads.get(job, ()):
             memories[load.task] = reports.judged(memories[load.task], sifted.doubts.get(load.task, ""))
         taken = [load for load in sifted.loads if not math.isnan(load.cpu)]
-        after[job] = _followed(_sampled(model, taken, clock_s, passed_s), clock_s, passed_s)
+        after[job] = _followed(_sampled(model, taken, clock_s), clock_s, passed_s)
     return Learning(clock_s, now_s, after, memories, _ramps(memories, clock_s), reports.notes(memories))
 
 
@@ -191,29 +190,30 @@ def _peer_cost(job: str, models: Mapping[str, JobModel]) -> float | None:
     return costs[(len(costs) - 1) // 2] if len(costs) > 1 else None
 
 
-def _sampled(model: JobModel, loads: Sequence[Load], clock_s: float, passed_s: float) -> JobModel:
-    """With one sample of the believed reports, and the fit made anew."""
+def _sampled(model: JobModel, loads: Sequence[Load], clock_s: float) -> JobModel:
+    """With one sample of the believed reports, and the fit made anew if that is worth it."""
     if not loads:
         return model
     count = len(loads)
     ok = math.fsum(load.ok_rps for load in loads) / count
     error = math.fsum(load.error_rps for load in loads) / count
     cpu = math.fsum(load.cpu for load in loads) / count
-    model = _warmed(model, ok + error, passed_s)
     share = error / (ok + error) if ok + error > 0 else 0.0
-    model = replace(model, error_share=model.error_share + ERROR_GAIN * (share - model.error_share))
+    model = _noticed(model, ok + error, share, clock_s)
     load_rps = ok + ERROR_COST * error
     if load_rps < LOADED_FRACTION * model.task_rps:
         return replace(model, idle=_idle_at(model, load_rps, cpu))
     if share > CLEAN_ERRORS:
-        model = _with_errors(model, ok, error, cpu)
-        load_rps = ok + model.error_cost_used * error
-        if model.line is None or cpu < ERROR_RISE_FRACTION * model.line.cpu_at(load_rps):
+        seen = _error_cost(model, ok, error, cpu)
+        model = replace(model, error_cost=model.error_cost + ERROR_GAIN * share * (seen - model.error_cost))
+        # What errors explain is not the requests' cost; what is left may only make them dearer.
+        if seen < ERROR_COST_MAX:
             return model
+        load_rps = ok + ERROR_COST_MAX * error
     kept = [sample for sample in model.samples if clock_s - sample.at_s <= WINDOW_S]
     kept.append(Sample(clock_s, load_rps, cpu, count))
     model = replace(model, samples=tuple(kept[-SAMPLES_MAX:]), unfitted=model.unfitted + 1)
-    return _fitted(model, passed_s) if _worth_a_fit(model) else model
+    return _fitted(model) if _worth_a_fit(model) else model
 
 
 def _idle_at(model: JobModel, load_rps: float, cpu: float) -> Idle:
@@ -223,14 +223,12 @@ def _idle_at(model: JobModel, load_rps: float, cpu: float) -> Idle:
     return regression.seen_idle(model.idle, min(max(cpu - cost * load_rps, 0.0), most))
 
 
-def _with_errors(model: JobModel, ok_rps: float, error_rps: float, cpu: float) -> JobModel:
-    """With what an error costs by this sample; the fewer they are the less it counts."""
+def _error_cost(model: JobModel, ok_rps: float, error_rps: float, cpu: float) -> float:
+    """What an error costs by this sample, in requests."""
     if model.line is None:
-        return model
+        return ERROR_COST
     seen = (cpu - model.line.cpu_at(ok_rps)) / (error_rps * model.line.cost)
-    gain = ERROR_GAIN * error_rps / (ok_rps + error_rps)
-    cost = model.error_cost + gain * (min(max(seen, 0.0), ERROR_COST_MAX) - model.error_cost)
-    return replace(model, error_cost=cost)
+    return min(max(seen, 0.0), ERROR_COST_MAX)
 
 
 def _worth_a_fit(model: JobModel) -> bool:
@@ -240,26 +238,29 @@ def _worth_a_fit(model: JobModel) -> bool:
     return abs(newest.cpu / model.line.cpu_at(newest.load_rps) - 1) > regression.NEAR_FRACTION
 
 
-def _fitted(model: JobModel, passed_s: float) -> JobModel:
+def _fitted(model: JobModel) -> JobModel:
     line = regression.fit(model.samples, model.idle, model.target)
     if line is not None and regression.shifted(model.samples, line):
         model = replace(model, samples=model.samples[-regression.SHIFT_SAMPLES :])
         line = regression.fit(model.samples, model.idle, model.target)
     if line is None:
         return model
-    gain = 1 - 0.5 ** (passed_s * model.unfitted / IDLE_GAIN_S)
+    newest = model.samples[-min(model.unfitted + 1, len(model.samples)) :]
+    gain = 1 - 0.5 ** ((newest[-1].at_s - newest[0].at_s) / IDLE_GAIN_S)
     return replace(model, line=line, unfitted=0, idle=regression.learned_idle(model.idle, line, model.target, gain))
 
 
-def _warmed(model: JobModel, rps: float, passed_s: float) -> JobModel:
-    """Serving warms a job up, idleness cools it down."""
+def _noticed(model: JobModel, rps: float, error_share: float, clock_s: float) -> JobModel:
+    """With this load seen: serving warms a job up, idleness cools it down."""
+    warmth, idle_since_s = model.warmth, math.inf
     if rps >= BUSY_FRACTION * model.task_rps:
-        warmth = min(1.0, model.warmth + (1 - COLD_START) * passed_s / RAMP_S)
-        return replace(model, warmth=warmth, idle_s=0.0)
-    if rps > COLD_FRACTION * model.task_rps:
-        return model
-    idle_s = model.idle_s + passed_s
-    return replace(model, idle_s=idle_s, warmth=COLD_START if idle_s >= COLD_AFTER_S else model.warmth)
+        passed_s = min(clock_s - model.seen_s, STEP_MAX_S)
+        warmth = min(1.0, warmth + (1 - COLD_START) * passed_s / RAMP_S)
+    elif rps <= COLD_FRACTION * model.task_rps:
+        idle_since_s = min(model.idle_since_s, clock_s)
+        warmth = COLD_START if clock_s - idle_since_s >= COLD_AFTER_S else warmth
+    errors = model.error_share + ERROR_GAIN * (error_share - model.error_share)
+    return replace(model, error_share=errors, warmth=warmth, idle_since_s=idle_since_s, seen_s=clock_s)
 
 
 def _followed(model: JobModel, clock_s: float, passed_s: float) -> JobModel:

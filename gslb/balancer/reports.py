@@ -94,7 +94,9 @@ def remembered(task: TaskState, before: TaskMemory | None, clock_s: float, *, fi
         return TaskMemory(task.report, values, task.health, -math.inf if first else clock_s, fresh=_usable(task))
     if task.report == before.report and _same(values, before.values) and task.health is before.health:
         return before if not before.fresh else _stale(before)
-    fresh = not _same(values, before.values) and (not task.report or task.report != before.report) and _usable(task)
+    # Of an idle task the same numbers may well be new ones.
+    other = not _same(values, before.values) or values[0] + values[1] == 0
+    fresh = other and (not task.report or task.report != before.report) and _usable(task)
     return TaskMemory(
         task.report, values, task.health, _since(task, before, clock_s), before.strikes, before.shown, fresh
     )
@@ -144,6 +146,8 @@ def _usable(task: TaskState) -> bool:
 
 def _since(task: TaskState, before: TaskMemory, clock_s: float) -> float:
     """When the task became healthy; the end of a drain or of lame duck is no restart."""
+    if task.health is HealthStatus.UNKNOWN and before.health is not HealthStatus.UNKNOWN:
+        return clock_s
     if task.health is not HealthStatus.HEALTHY or before.health in {HealthStatus.HEALTHY, HealthStatus.DRAINING}:
         return before.since_s
     # At first every task is unknown until its agent has been heard.
