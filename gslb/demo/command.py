@@ -25,7 +25,7 @@ from gslb.demo import directory
 from gslb.demo.checks.bench import METRICS_TIMEOUT_S
 from gslb.demo.checks.runner import CHECKS, Bench, run_checks
 from gslb.demo.layout import WEB_NAME
-from gslb.demo.planet import Planet
+from gslb.demo.planet import LOG_SAMPLE, Planet
 from gslb.demo.screen import WINDOW_S, Frame, line, picture
 from gslb.demo.supervisor import StartError
 from gslb.demo.traffic import Traffic
@@ -45,6 +45,7 @@ class Options:
     texts: Path
     only: tuple[str, ...]
     duration_s: float
+    log_sample: float
 
 
 def _say(message: str) -> None:
@@ -90,7 +91,7 @@ async def _run(options: Options) -> int:
     load: asyncio.Task[None] | None = None
     code = 1
     try:
-        planet = Planet.create(own.path, options.texts, _say)
+        planet = Planet.create(own.path, options.texts, _say, options.log_sample)
         await planet.start()
         if options.state_file is not None:
             _write_json(options.state_file, await planet.state())
@@ -160,8 +161,18 @@ async def _main(options: Options) -> int:
     "--texts", type=click.Path(path_type=Path), default=Path(".cache/shakespeare/texts"), show_default=True,
     help="Directory of the works of Shakespeare (`make texts`).",
 )  # fmt: skip
-def command(
-    once: bool, json_file: Path | None, state_file: Path | None, only: tuple[str, ...], duration_s: float, texts: Path
+@click.option(
+    "--log-sample", type=click.FloatRange(0, 1), default=LOG_SAMPLE, show_default=True,
+    help="Share of the requests that the servers log, by trace id.",
+)  # fmt: skip
+def command(  # noqa: PLR0913, PLR0917 - one parameter an option
+    once: bool,
+    json_file: Path | None,
+    state_file: Path | None,
+    only: tuple[str, ...],
+    duration_s: float,
+    texts: Path,
+    log_sample: float,
 ) -> None:
     """Run a small planet on this machine, with Shakespeare served through it.
 
@@ -174,4 +185,4 @@ def command(
     for file in (json_file, state_file):
         if file is not None and not file.absolute().parent.is_dir():
             raise click.ClickException(f"cannot write {file}: its directory does not exist")
-    sys.exit(asyncio.run(_main(Options(once, json_file, state_file, texts, only, duration_s))))
+    sys.exit(asyncio.run(_main(Options(once, json_file, state_file, texts, only, duration_s, log_sample))))

@@ -74,6 +74,7 @@ class Planet:
     directory: Path
     texts: Path
     progress: Progress
+    log_sample: float
     etcd: EmbeddedEtcd
     supervisor: Supervisor
     replicas: tuple[Replica, ...]
@@ -83,7 +84,7 @@ class Planet:
     _channels: dict[str, grpc.aio.Channel] = field(default_factory=dict)
 
     @classmethod
-    def create(cls, directory: Path, texts: Path, progress: Progress) -> "Planet":
+    def create(cls, directory: Path, texts: Path, progress: Progress, log_sample: float = LOG_SAMPLE) -> "Planet":
         """Chooses addresses; starts nothing."""
         logs = directory / "logs"
         logs.mkdir()
@@ -101,6 +102,7 @@ class Planet:
             directory=directory,
             texts=texts,
             progress=progress,
+            log_sample=log_sample,
             etcd=EmbeddedEtcd(directory / "etcd"),
             supervisor=Supervisor(logs),
             replicas=tuple(
@@ -304,7 +306,7 @@ class Planet:
 
     def _task_spec(self, task: TaskPlace) -> ProcessSpec:
         arguments = ["--name", task.name, "--listen", task.address, "--http", task.http, "--control", self.control]
-        arguments += ["--agent", f"unix:{self.socket(task.site)}", "--log-sample", f"{LOG_SAMPLE:g}"]
+        arguments += ["--agent", f"unix:{self.socket(task.site)}", "--log-sample", f"{self.log_sample:g}"]
         if task.job == "tablet":
             arguments += ["--index", str(self._index_file(task.site))]
         return ProcessSpec(task.label, f"examples.shakespeare.{task.job}", tuple(arguments))

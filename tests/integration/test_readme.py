@@ -4,12 +4,11 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.integration.test_demo_planet import _pids, _started, _wait_gone
+from tests.support.planet import DemoPlanet
 
 pytestmark = [pytest.mark.timeout(400), pytest.mark.xdist_group("planet")]
 
@@ -21,22 +20,17 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
 
 
-@pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    demo, state = _started(tmp_path_factory.mktemp("readme"))
-    control = ",".join(replica["addr"] for replica in state["control"])
+@pytest.fixture
+def environment(demo_planet: DemoPlanet) -> dict[str, str]:
     # The demo takes the next free port when another program has the usual one.
-    yield {
+    return {
         **os.environ,
-        "GSLB_CONTROL": control,
-        "GSLB_DNS": state["dns_explain"][0],
-        "BNS_SERVER": control,
-        "README_DNS_PORT": state["dns"][0].rpartition(":")[2],
-        "README_GFE_PORT": state["datacenters"]["us-east1"]["gfe"].rpartition(":")[2],
+        "GSLB_CONTROL": demo_planet.control,
+        "GSLB_DNS": demo_planet.state["dns_explain"][0],
+        "BNS_SERVER": demo_planet.control,
+        "README_DNS_PORT": demo_planet.state["dns"][0].rpartition(":")[2],
+        "README_GFE_PORT": demo_planet.gfe("us-east1").rpartition(":")[2],
     }
-    demo.terminate()
-    demo.communicate(timeout=60)
-    assert _wait_gone(_pids(state)) == []
 
 
 def localised(text: str, environment: dict[str, str]) -> str:

@@ -9,7 +9,7 @@ from gslb.demo.checks.bench import Bench
 from gslb.demo.layout import BACKEND_SERVICE, SITE_NAMED
 
 DATACENTER = "us-east1"
-OVER_CAPACITY = 1.35
+OVER_CAPACITY = 1.15
 WINDOW_S = 5.0
 WATCH_S = 30.0
 PLANS_BEFORE_JUDGED = 2
