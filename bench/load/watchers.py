@@ -18,6 +18,7 @@ from gslb.v1 import discovery_pb2, discovery_pb2_grpc
 
 WATCHERS_PER_CHANNEL = 50
 QUIET_S = 1.0
+ARRIVE_S = 20.0
 # [watcher, task, port, health, when (monotonic)]; a removed task has port 0
 Seen = tuple[int, str, int, int, float]
 
@@ -67,8 +68,11 @@ class Watchers:
         self._tally = Tally(last_s=time.monotonic())
         return {}
 
-    async def collect(self, _: Json) -> Json:
-        """What came since `begin`, once nothing came for QUIET_S."""
+    async def collect(self, request: Json) -> Json:
+        """What came since `begin`, once that is `expected` changes (or ARRIVE_S passed) and nothing came for QUIET_S."""
+        deadline_s = time.monotonic() + ARRIVE_S
+        while len(self._tally.seen) < int(str(request["expected"])) and time.monotonic() < deadline_s:
+            await asyncio.sleep(0.05)
         await self._quiet()
         self._raise_failed()
         tally = self._tally

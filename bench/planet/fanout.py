@@ -126,7 +126,9 @@ class _Scene:
         await asyncio.gather(*(reader.ask("begin") for reader in self._readers))
         used_s = cpu_s(self._replica.pid)
         told = (await self._make(change))["told"]
-        answers = await asyncio.gather(*(reader.ask("collect") for reader in self._readers))
+        assert isinstance(told, list)
+        expected = len(told) * self._size.watchers // targets // len(self._readers)
+        answers = await asyncio.gather(*(reader.ask("collect", expected=expected) for reader in self._readers))
         used_s = cpu_s(self._replica.pid) - used_s
         roll = _evaluate(told, answers, 1 if change == "restart" else 2, self._size.watchers // targets, used_s)
         progress(
