@@ -21,6 +21,7 @@ from gslb.model.meta import Meta
 from gslb.model.resources import Backend, Catalog, ClientArea, Datacenter, Service
 
 TASKS_PER_DATACENTER: Final = 2
+FOLLOWERS_MAX: Final = 5
 NOW_S: Final = 1_700_000_000.0
 
 
@@ -51,10 +52,10 @@ def planet(seed: int, services_count: int, datacenters_count: int, localities_co
     return Inputs(Catalog(datacenters, areas, services), tasks, demand)
 
 
-def _check(recomputed: int, expected: int) -> None:
+def _check(recomputed: int, least: int, most: int) -> None:
     """Raises when the step did not do what it is timed for."""
-    if recomputed != expected:
-        raise ValueError(f"{recomputed} services were solved, where {expected} had to be")
+    if not least <= recomputed <= most:
+        raise ValueError(f"{recomputed} services were solved, where it had to be {least} to {most}")
 
 
 class _Clocks:
@@ -84,7 +85,7 @@ class Planning:
         started = _Clocks()
         self._state, decision = step(BalancerState(), self._inputs, now_s=NOW_S)
         took = started.since()
-        _check(decision.recomputed, services)
+        _check(decision.recomputed, services, services)
         published = {name: each.plan for name, each in decision.services.items() if each.plan}
         self._inputs = replace(self._inputs, previous=published)
         return took
@@ -97,7 +98,8 @@ class Planning:
         started = _Clocks()
         self._state, decision = step(self._state, inputs, now_s=NOW_S + 1)
         took = started.since()
-        _check(decision.recomputed, 1)
+        # A neighbour may be due in the same step: a move that its stickiness forbade until now.
+        _check(decision.recomputed, 1, FOLLOWERS_MAX)
         plan = decision.services[name].plan
         assert plan is not None
         self._inputs = replace(inputs, previous={**inputs.previous, name: plan})
