@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import click
 import grpc
@@ -10,6 +11,7 @@ import grpc.aio
 from typing_extensions import override
 
 from examples.shakespeare import words
+from examples.shakespeare.knobs import CPU_MS_MAX, Knobs, KnobsFile
 from examples.shakespeare.search import Searcher
 from examples.shakespeare.serving import (
     Instruments,
@@ -30,9 +32,10 @@ TABLET_TIMEOUT_S = 4.0
 class Backend(rpc.BackendServicer):
     """Answers searches."""
 
-    def __init__(self, tablets: AioServiceChannel, instruments: Instruments) -> None:
+    def __init__(self, tablets: AioServiceChannel, instruments: Instruments, knobs: KnobsFile) -> None:
         self._tablet = rpc.TabletStub(tablets)
         self._instruments = instruments
+        self._knobs = knobs
         self._searcher = Searcher(self._read_rows)
 
     async def _read_rows(self, keys: Sequence[str]) -> Mapping[str, bytes]:
@@ -48,6 +51,11 @@ class Backend(rpc.BackendServicer):
         word = words.normalise(request.word)
         if not word:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"{request.word[:60]!r} is not one word")
+        knobs = self._knobs.now
+        if knobs.errs():
+            self._instruments.done(f"Search word={word}", caller, began_s, "knob: error_rate")
+            await context.abort(knobs.error_code, "an error on purpose: see --knobs")
+        knobs.burn()
         try:
             hits = await self._searcher.search(word, request.limit)
         except grpc.aio.AioRpcError as error:
@@ -63,20 +71,35 @@ class Backend(rpc.BackendServicer):
         )
 
 
-async def _serve(options: Options) -> None:
+async def _serve(options: Options, knobs: KnobsFile) -> None:
     instruments = Instruments(options)
+    instruments.status["knobs"] = lambda: str(knobs.now)
+    following = asyncio.create_task(knobs.follow(), name="knobs")
     tablets = service_channel("shakespeare-tablet", options)
     instruments.watch_channel("tablets", tablets)
-    backend = Backend(tablets, instruments)
+    backend = Backend(tablets, instruments, knobs)
     await serve_grpc(instruments, lambda server: rpc.add_BackendServicer_to_server(backend, server))
+    following.cancel()
     await tablets.close(None)
 
 
 @click.command()
+@click.option(
+    "--knobs",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help='File that is read each second: {"cpu_ms": 8, "error_rate": 0.5}.',
+)
+@click.option(
+    "--cpu-ms-per-request",
+    type=click.FloatRange(0, CPU_MS_MAX),
+    default=0.0,
+    show_default=True,
+    help="CPU that each request uses up beside its work, for demonstrations.",
+)
 @server_options_of
-def main(options: Options) -> None:
+def main(options: Options, knobs: Path | None, cpu_ms_per_request: float) -> None:
     """Answer where a word occurs."""
-    asyncio.run(_serve(options))
+    asyncio.run(_serve(options, KnobsFile(knobs, Knobs(cpu_ms_per_request))))
 
 
 if __name__ == "__main__":
