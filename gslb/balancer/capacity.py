@@ -31,6 +31,7 @@ class DatacenterCapacity:
     drains: tuple[str, ...] = ()  # names of the drains that cover tasks here
     willing_rps: float = 0.0  # capacity of tasks neither drained nor in lame duck, whatever their health
     declared_rps: float = 0.0  # capacity of all registered tasks
+    easing: float = 1.0  # the least that a drain under way has left of a task's capacity here
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,7 @@ class _Sum:
     willing_rps: float = 0.0
     declared_rps: float = 0.0
     ramping_rps: float = 0.0  # the part of capacity that is not there yet
+    easing: float = 1.0
 
     def add(self, task: TaskState, rps: float, warmth: float, *, drained: bool) -> None:
         healthy = task.health is HealthStatus.HEALTHY
@@ -112,10 +114,14 @@ def capacity_of(
         if rps is None:
             continue
         drain = coverage.drain_of(service.name, task)
-        if drain:
-            drains.setdefault(task.datacenter, set()).add(drain)
         site = sums.get(task.datacenter)
+        easing = coverage.easing_of(service.name, task) if coverage.easing and not drain else None
+        if drain or easing:
+            drains.setdefault(task.datacenter, set()).add(easing.name if easing else drain)
         if site is not None:
+            if easing:
+                rps *= easing.remaining
+                site.easing = min(site.easing, easing.remaining)
             site.add(task, rps, learning.warmth_of(task), drained=bool(drain) or task.drained)
     _hold_back(sums.values(), needed_rps)
     capacity = _with_panic(_sealed(name, sums[name], drains.get(name, ())) for name in sorted(sums))
@@ -144,6 +150,7 @@ def _sealed(name: str, site: _Sum, drains: Iterable[str]) -> DatacenterCapacity:
         tuple(sorted(drains)),
         site.willing_rps,
         site.declared_rps,
+        site.easing,
     )
 
 

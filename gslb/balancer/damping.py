@@ -78,7 +78,9 @@ def signature(capacity: ServiceCapacity) -> Signature:
     """What is compared for equality: how many tasks serve, what drains cover, how far they got; in panic everything."""
     if capacity.panic:
         return (capacity.panic, capacity.used_rps())
-    return tuple((site.datacenter, site.healthy, site.drained, site.drains) for site in capacity.datacenters)
+    return tuple(
+        (site.datacenter, site.healthy, site.drained, site.drains, site.easing) for site in capacity.datacenters
+    )
 
 
 def within_band(held: Held, demand_rps: Vector, used_rps: Vector, now: Signature, overload: float) -> bool:

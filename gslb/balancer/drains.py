@@ -84,7 +84,7 @@ def preview_drain(inputs: Inputs, drain: Drain, *, now_s: float, state: Balancer
 def _with_drain(inputs: Inputs, drain: Drain, now_s: float) -> Inputs:
     """The inputs with `drain` in force."""
     now = datetime.fromtimestamp(now_s, UTC)
-    forced = replace(drain, starts_at=now, expires_at=max(drain.expires_at, now + timedelta(seconds=1)))
+    forced = replace(drain, starts_at=now, expires_at=max(drain.expires_at, now + timedelta(seconds=1)), ramp_s=0.0)
     drains = {**inputs.catalog.drains, drain.name: forced}
     return replace(inputs, catalog=replace(inputs.catalog, drains=drains))
 

@@ -146,6 +146,12 @@ def load_of(plan: Plan, demand: Mapping[str, float]) -> dict[str, float]:
 
 def _reason(site: _Site, nearer: Sequence[_Site], *, panic: str, sticky_ms: float) -> str:
     """Why `site` has its share, or none; `nearer` are the candidates before it, nearest first."""
+    reason = _reason_of_share(site, nearer, panic=panic, sticky_ms=sticky_ms)
+    left = site.capacity.easing
+    return f"{reason}; a drain under way has left {left:.0%} of it" if left < 1 and not site.out else reason
+
+
+def _reason_of_share(site: _Site, nearer: Sequence[_Site], *, panic: str, sticky_ms: float) -> str:
     if site.out:
         return f"{site.out}; serves because of {panic}" if site.share > 0 else site.out
     if site.share == 0:

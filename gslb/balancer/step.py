@@ -11,7 +11,7 @@ from typing import Final
 
 from gslb.balancer import service_step
 from gslb.balancer.claims import loads_of, share
-from gslb.balancer.coverage import Coverage, active_drains, coverage_of
+from gslb.balancer.coverage import Coverage, coverage_at
 from gslb.balancer.inputs import Inputs
 from gslb.balancer.network import Network, network_of
 from gslb.balancer.safety import RemovalBudget
@@ -91,7 +91,7 @@ def _network(state: BalancerState, inputs: Inputs, names: _Names) -> Network:
 
 def _coverage(state: BalancerState, inputs: Inputs, now_s: float) -> Coverage:
     """The drains that hold; the same object as long as they are the same."""
-    coverage = coverage_of(active_drains(inputs.catalog, now_s), inputs.catalog)
+    coverage = coverage_at(inputs.catalog, now_s)
     return state.coverage if coverage == state.coverage else coverage
 
 

@@ -2,6 +2,7 @@
 
 import getpass
 import re
+from datetime import timedelta
 
 import click
 
@@ -37,6 +38,10 @@ def _duration(_ctx: click.Context, _param: click.Parameter, value: str) -> float
     return parse_duration_s(value)
 
 
+def _optional_duration(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float:
+    return parse_duration_s(value) if value else 0.0
+
+
 def _author() -> str:
     try:
         return getpass.getuser()
@@ -51,6 +56,10 @@ def _author() -> str:
     "--for", "duration_s", default=f"{DRAIN_DEFAULT_S / 3600:g}h", show_default=True, callback=_duration, metavar="DURATION",
     help=f"When it ends by itself; at most {DRAIN_MAX_S / 3600:g}h.",
 )  # fmt: skip
+@click.option(
+    "--over", "ramp_s", callback=_optional_duration, metavar="DURATION",
+    help="Take the load away little by little; default: at once.",
+)  # fmt: skip
 @click.option("--reason", required=True, help="Why; others will read it.")
 @click.option("--author", default=_author, help="Who; default: the user who runs this.")
 @click.option("--dry-run", is_flag=True, help="Show every datacenter's load before and after; drain nothing.")
@@ -60,13 +69,14 @@ def _author() -> str:
 @with_format
 @with_session
 def drain(  # noqa: PLR0913, PLR0917 - one parameter an option
-    session: Session, scope: str, target: str, duration_s: float, reason: str, author: str,
+    session: Session, scope: str, target: str, duration_s: float, ramp_s: float, reason: str, author: str,
     dry_run: bool, override: bool, output: str,
 ) -> None:  # fmt: skip
     """Take load away from a datacenter, region, service (or SERVICE@DATACENTER), job, task or machine.
 
     \b
     gslb drain datacenter us-east1 --for 2h --reason "network maintenance"
+    gslb drain region na --over 10m --reason "power work"
     gslb drain service web@us-east1 --reason "bad release" --dry-run
     gslb drain task /bns/us-east1/web/server/3 --reason "slow disk"
 
@@ -74,7 +84,7 @@ def drain(  # noqa: PLR0913, PLR0917 - one parameter an option
     """
     request = admin_pb2.DrainRequest(
         scope=encode_scope(DrainScope(scope)), target=target, duration_s=duration_s, reason=reason, author=author,
-        dry_run=dry_run, override=override,
+        dry_run=dry_run, override=override, ramp_s=ramp_s,
     )  # fmt: skip
     reply = session.call(lambda admin: admin.Drain, request)
     rows = [
@@ -89,7 +99,11 @@ def drain(  # noqa: PLR0913, PLR0917 - one parameter an option
     if dry_run:
         say("dry run: nothing was drained")
     else:
-        until = reply.drain.drain.expires_at.ToDatetime()
+        written = reply.drain.drain
+        until = written.expires_at.ToDatetime()
+        if written.ramp_s:
+            gone = written.starts_at.ToDatetime() + timedelta(seconds=written.ramp_s)
+            say(f"its capacity falls little by little until {gone:%Y-%m-%d %H:%M:%S} UTC")
         say(f"{scope} {target} is drained until {until:%Y-%m-%d %H:%M:%S} UTC (drain {reply.name})")
         say(f"to end it earlier: gslb undrain {scope} {target}")
 

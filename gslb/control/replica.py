@@ -18,7 +18,7 @@ from bns.registry import BnsRegistry
 from bns.server import BnsServicer
 from bns.store import BnsStore
 from bns.transport import channel_credentials
-from gslb.balancer.coverage import active_drains, coverage_of
+from gslb.balancer.coverage import full_coverage
 from gslb.balancer.demand import DemandFold
 from gslb.control.fanout.hub import Hub
 from gslb.control.ingest import demand as demand_report
@@ -213,7 +213,7 @@ class Replica(Intake):
 
     def _look_at_drains(self) -> None:
         catalog = self.world.catalog
-        changed = self.world.set_coverage(coverage_of(active_drains(catalog, time.time()), catalog))
+        changed = self.world.set_coverage(full_coverage(catalog, time.time()))
         if changed is not None:
             self.bns.health_changed(changed)
             self.planner.kick()

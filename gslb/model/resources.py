@@ -133,6 +133,11 @@ class Drain:
         """Whether it holds at `now` (UTC)."""
         return self.starts_at <= now < self.expires_at
 
+    def progress(self, now: datetime) -> float:
+        """Of an active drain: which part of the capacity it has taken at `now`, 0..1."""
+        elapsed_s = (now - self.starts_at).total_seconds()
+        return min(max(elapsed_s / self.ramp_s, 0.0), 1.0) if self.ramp_s > 0 else 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class Zone:

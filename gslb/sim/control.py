@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from bns.model import HealthStatus
-from gslb.balancer.coverage import Coverage, active_drains, coverage_of
+from gslb.balancer.coverage import Coverage, full_coverage
 from gslb.balancer.demand import DemandFold, DemandReport
 from gslb.balancer.inputs import Inputs, TaskState
 from gslb.balancer.state import BalancerState, Decision
@@ -195,7 +195,7 @@ class Control:
 
     def _show(self, now_s: float) -> None:
         """What readers see from now on."""
-        coverage = coverage_of(active_drains(self.catalog, EPOCH_S + now_s), self.catalog)
+        coverage = full_coverage(self.catalog, EPOCH_S + now_s)
         if coverage != self._coverage:
             self._coverage = coverage
         for name, service in self.catalog.services.items():

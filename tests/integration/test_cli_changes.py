@@ -1,6 +1,7 @@
 """`gslb apply`, `delete`, `drain` and `undrain` on a real planet: what they change, and what they refuse."""
 
 import json
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -209,6 +210,32 @@ def test_every_scope_can_be_drained_and_undrained_by_name(planet: Planet, scope:
     assert drained(planet) == []
 
 
+@pytest.mark.parametrize(("scope", "target"), [("region", "eu"), ("machine", "machine-europe-west1")])
+def test_a_ramped_drain_of_a_wide_scope_takes_its_time_and_then_all(planet: Planet, scope: str, target: str) -> None:
+    ran = planet.gslb("drain", scope, target, "--over", "6s", "--for", "90s", "--reason", "x").ok()
+    assert "its capacity falls little by little until " in ran.err
+
+    def capacity() -> float:
+        rows = json.loads(planet.gslb("top", "web", "-o", "json").ok().out)
+        return next(float(row["capacity_rps"]) for row in rows if row["datacenter"] == "europe-west1")
+
+    def health() -> set[str]:
+        return {row[2] for row in planet.gslb("get", "tasks", "/bns/europe-west1").ok().table()}
+
+    whole = capacity()
+    assert whole > 0
+    assert "DRAINING" not in health()  # while there is something left of it
+    until(lambda: capacity() == 0.0, "nothing is left of it")
+    until(lambda: health() == {"DRAINING"}, "its tasks are said to drain")
+    # Asking for it again, more slowly, gives nothing back.
+    planet.gslb("drain", scope, target, "--over", "60s", "--for", "90s", "--reason", "y").ok()
+    time.sleep(1.5)
+    assert capacity() == 0.0
+    planet.gslb("undrain", scope, target).ok()
+    until(lambda: capacity() == whole, "all of it is back")
+    planet.settle()
+
+
 @pytest.mark.parametrize(
     ("scope", "target"),
     [
@@ -236,6 +263,12 @@ def test_there_is_nothing_of_that_name_to_drain(planet: Planet, scope: str, targ
         (("datacenter", "europe-west1", "--reason", "x", "--for", "73h"), 1, "give 1 s to 72 h"),
         (("datacenter", "europe-west1", "--reason", "x", "--for", "0.5s"), 1, "a drain of 0.5 s: give 1 s to 72 h"),
         (("datacenter", "europe-west1", "--reason", "x", "--for", "0s"), 2, "'0s' is no time at all"),
+        (
+            ("datacenter", "europe-west1", "--reason", "x", "--for", "1m", "--over", "2m"),
+            1,
+            "a ramp of 120 s in a drain",
+        ),
+        (("datacenter", "europe-west1", "--reason", "x", "--over", "slowly"), 2, "'slowly' is no duration"),
         (("datacenter", "europe-west1", "--reason", "x", "--for", "soon"), 2, "'soon' is no duration"),
         (("datacenter", "europe-west1", "--reason", "  "), 1, "a drain needs a reason"),
         (("datacenter", "europe-west1"), 2, "Missing option '--reason'"),

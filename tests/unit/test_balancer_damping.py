@@ -10,12 +10,10 @@ import pytest
 from bns.model import HealthStatus
 from gslb.balancer.damping import GROWTH_PER_PERIOD, Move, growth_rps, ramp
 from gslb.balancer.demand import DemandFold, DemandReport, DemandRow
-from gslb.balancer.inputs import Inputs
-from gslb.balancer.state import BalancerState, Decision
-from gslb.balancer.step import step
 from gslb.model.plan import Plan
 from gslb.model.resources import DemandSource, DrainScope
-from tests.support.balancer import AREAS, NOW_S, PLACES, assert_well_formed, drain, drained, planet, with_health
+from tests.support.balancer import AREAS, PLACES, assert_well_formed, drain, drained, planet, with_health
+from tests.support.steps import Run
 
 SPILLING = {"north-america": 110.0, "europe": 40.0, "asia": 60.0, "south-america": 30.0}
 BUSY = {"north-america": 45.0, "europe": 25.0, "asia": 30.0, "south-america": 20.0}
@@ -29,26 +27,6 @@ def moved(old: Plan, new: Plan, demand: Mapping[str, float]) -> float:
         before, after = old.shares[locality], new.shares[locality]
         rps += asked * sum(max(0.0, share - before.get(name, 0.0)) for name, share in after.items())
     return rps / sum(demand.values())
-
-
-class Run:
-    """Steps one service each period and publishes what changed."""
-
-    def __init__(self, inputs: Inputs) -> None:
-        self.inputs = inputs
-        self.now_s = NOW_S
-        self.state = BalancerState()
-        self.decision = Decision()
-
-    def step(self, inputs: Inputs | None = None, after_s: float = PERIOD_S) -> Plan:
-        self.now_s += after_s
-        self.inputs = replace(inputs or self.inputs, previous=self.inputs.previous)
-        self.state, self.decision = step(self.state, self.inputs, now_s=self.now_s)
-        each = self.decision.services["backend"]
-        assert each.plan is not None
-        if each.changed:
-            self.inputs = replace(self.inputs, previous={"backend": each.plan})
-        return each.plan
 
 
 def noisy_periods(demand: Mapping[str, float], seed: int, age_s: int, periods: int = 150) -> list[float]:

@@ -4,7 +4,7 @@ import hashlib
 import math
 import re
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from bns.view import BnsView
 from gslb.balancer.drains import DrainPreview, preview_drain
@@ -16,7 +16,7 @@ from gslb.control.view.config import Stored
 from gslb.model import limits
 from gslb.model.errors import InvalidValueError, NotFoundError, RefusedError
 from gslb.model.meta import Meta
-from gslb.model.resources import Catalog, Drain, DrainScope
+from gslb.model.resources import Catalog, Drain, DrainScope, Resource
 from gslb.model.validate import target_problem
 from gslb.v1 import admin_pb2
 from gslb.wire.codec import decode_scope
@@ -34,6 +34,7 @@ class Wish:
     reason: str
     author: str
     override: bool
+    ramp_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,12 @@ def read_wish(request: admin_pb2.DrainRequest, principal: str) -> Wish:
             raise InvalidValueError(
                 f"{what} {text[:40]!r}... has {len(text)} characters: at most {limits.REASON_MAX_CHARS}, on one line"
             )
-    return Wish(scope, request.target, duration_s, reason, author, request.override)
+    ramp_s = request.ramp_s
+    if not 0 <= ramp_s <= duration_s:
+        raise InvalidValueError(
+            f"a ramp of {ramp_s:g} s in a drain of {duration_s:g} s: give one that is shorter, or a later end (`--for`)"
+        )
+    return Wish(scope, request.target, duration_s, reason, author, request.override, ramp_s)
 
 
 def make_drain(snapshot: Snapshot, wish: Wish, principal: str) -> Change:
@@ -78,17 +84,31 @@ def make_drain(snapshot: Snapshot, wish: Wish, principal: str) -> Change:
         name, owner = _free_name(snapshot, wish.scope, wish.target), Meta("").owner
         former = snapshot.find("drain", name, owner)
         before = former.resource.meta.generation if former else 0
+    starts_at, ramp_s = _ramp(held.resource if held else None, wish, snapshot.now)
     drain = Drain(
         meta=Meta(name, owner, before + 1, snapshot.now, None, principal),
         scope=wish.scope,
         target=wish.target,
         reason=wish.reason,
         author=wish.author,
-        starts_at=snapshot.now,
+        starts_at=starts_at,
         expires_at=snapshot.now + timedelta(seconds=wish.duration_s),
         overridden=wish.override,
+        ramp_s=ramp_s,
     )
     return Change(drain, "changed" if held is not None else "created")
+
+
+def _ramp(held: Resource | None, wish: Wish, now: datetime) -> tuple[datetime, float]:
+    """Start and length of the ramp. A drain that is there already gives nothing back: it stays as far as it is."""
+    if wish.ramp_s <= 0 or not isinstance(held, Drain) or not held.active(now):
+        return now, wish.ramp_s
+    if held.progress(now) >= 1:
+        return now, 0.0
+    longest = timedelta(seconds=limits.DRAIN_MAX_S)
+    if now + timedelta(seconds=wish.duration_s) - held.starts_at > longest:
+        return now, 0.0
+    return held.starts_at, held.ramp_s
 
 
 def _held(snapshot: Snapshot, scope: DrainScope, target: str) -> Stored | None:

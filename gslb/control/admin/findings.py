@@ -243,6 +243,12 @@ def _drains(replica: "Replica") -> Findings:
         if left_s <= 0:
             continue
         subject = f"drain {drain.name}"
+        progress = drain.progress(now) if drain.active(now) else 0.0
+        if 0 < progress < 1:
+            rest_s = (1 - progress) * drain.ramp_s
+            yield _finding(
+                OK, subject, f"under way: {progress:.0%} of the capacity is out, all of it in {rest_s:.0f} s"
+            )
         if left_s < EXPIRES_SOON_S:
             yield _finding(
                 WARNING, subject, f"expires in {left_s / 60:.0f} min, and traffic returns: drain again or undrain"
