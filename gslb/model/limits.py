@@ -106,6 +106,11 @@ RETRY_RESERVE_PER_S: Final = 1.0
 TASK_BACKOFF_MIN_S: Final = 0.1
 TASK_BACKOFF_MAX_S: Final = 5.0
 CONNECT_PROBE_TIMEOUT_S: Final = 2.0
+# When a whole datacenter is suspected to be gone, this long is waited for an answer.
+SUSPECT_PROBE_TIMEOUT_S: Final = 0.5
+# How fast a datacenter that a client saw gone gets its share back, and how often that is done.
+RETURN_FRACTION_PER_S: Final = 0.1
+RETURN_TICK_S: Final = 0.5
 # A call that waited this long for an answer in vain is a witness against its task; a shorter deadline says nothing.
 WITNESS_TIMEOUT_MIN_S: Final = 1.0
 CONTROL_BACKOFF_MIN_S: Final = 0.1

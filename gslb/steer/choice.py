@@ -125,7 +125,7 @@ def live_shares(view: ServiceView, locality: str, catalog: Catalog = _NOWHERE) -
     kept = {name: share for name, share in shares.items() if name in usable and share > 0}
     moved = dict(kept)
     for name, share in lost.items():
-        heirs = _contingency(view, locality, name) or kept
+        heirs = _contingency(view, locality, name, catalog) or kept
         inherited = sum(heirs.values())
         for heir, part in heirs.items():
             moved[heir] = moved.get(heir, 0.0) + share * part / inherited
@@ -135,10 +135,42 @@ def live_shares(view: ServiceView, locality: str, catalog: Catalog = _NOWHERE) -
     return {datacenter_order(view, locality, catalog)[0]: 1.0}
 
 
-def _contingency(view: ServiceView, locality: str, lost: str) -> Shares:
+def ceded(
+    view: ServiceView, locality: str, shares: Shares, kept: Mapping[str, float], catalog: Catalog = _NOWHERE
+) -> Shares:
+    """`shares` where some datacenters keep only a part of theirs (`kept`, 0..1) and cede the rest by the contingency.
+
+    Heirs are whole datacenters; what has no heir stays where it is. The sum stays what it was.
+    """
+    if not any(name in kept for name in shares):
+        return shares
+    moved: dict[str, float] = {name: share for name, share in shares.items() if name not in kept}
+    whole = dict(moved)
+    for name, share in shares.items():
+        if name not in kept:
+            continue
+        planned = {heir: part for heir, part in _contingency(view, locality, name, catalog).items() if heir not in kept}
+        heirs = planned or whole or _next(view, locality, kept, catalog)
+        given = share * (1.0 - kept[name]) if heirs else 0.0
+        moved[name] = moved.get(name, 0.0) + share - given
+        inherited = sum(heirs.values())
+        for heir, part in heirs.items():
+            moved[heir] = moved.get(heir, 0.0) + given * part / inherited
+    return {name: share for name, share in moved.items() if share > 0}
+
+
+def _next(view: ServiceView, locality: str, kept: Mapping[str, float], catalog: Catalog) -> Shares:
+    """The next whole datacenter in order, with all that is ceded; empty: there is none."""
+    name = next((name for name in datacenter_order(view, locality, catalog) if name not in kept), None)
+    return {name: 1.0} if name else {}
+
+
+def _contingency(view: ServiceView, locality: str, lost: str, catalog: Catalog = _NOWHERE) -> Shares:
     """What the plan says for the loss of one datacenter, as far as it can serve; empty when it says nothing usable."""
     by_locality = view.plan.contingencies.get(lost, {}) if view.plan else {}
     planned = by_locality.get(locality, {})
+    if not planned and by_locality and view.plan and locality not in view.plan.shares:
+        planned = by_locality.get(_stand_in(view.plan, locality, catalog) or "", {})
     return {name: share for name, share in planned.items() if share > 0 and name in view.serving}
 
 
@@ -153,7 +185,7 @@ def choose(view: ServiceView, locality: str, u: float, catalog: Catalog = _NOWHE
         if members := view.serving.get(drawn):
             # A lost datacenter elsewhere in the table is nothing to this draw: only the lost one's own draws move.
             return drawn, members
-        heirs = _contingency(view, locality, drawn)
+        heirs = _contingency(view, locality, drawn, catalog)
     chosen = pick_datacenter(heirs or live_shares(view, locality, catalog), _second(u))
     return (chosen, view.serving[chosen]) if chosen else None
 

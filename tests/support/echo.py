@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import grpc
 
@@ -83,10 +83,14 @@ class World:
         shares: Mapping[str, Mapping[str, float]] | None,
         service: str = SERVICE,
     ) -> None:
+        plan = Plan(service, shares=shares) if shares is not None else None
+        self.publish(endpoints, plan, service)
+
+    def publish(self, endpoints: Sequence[ServiceEndpoint], plan: Plan | None, service: str = SERVICE) -> None:
+        """The same with a whole plan, which gets the next stamp."""
         self.version += 1
-        plan = None
-        if shares is not None:
-            plan = Plan(service, Stamp(1, 1, self.version), shares=shares)
+        if plan is not None:
+            plan = replace(plan, stamp=Stamp(1, 1, self.version))
         self.services[service] = (plan, {endpoint.task: endpoint for endpoint in endpoints})
         for replica in self.replicas:
             replica.push()

@@ -71,19 +71,19 @@ class AioLink(Link):
         return self._channel
 
     @override
-    def probe(self, timeout_s: float, done: ProbeDone) -> None:
+    def probe(self, timeout_s: float, done: ProbeDone, *, patient: bool = True) -> None:
         def start() -> None:
-            self._probing = self.loop.create_task(self._probe(timeout_s, done))
+            self._probing = self.loop.create_task(self._probe(timeout_s, done, patient))
 
         # A loop that was closed has no calls to serve any more.
         with contextlib.suppress(RuntimeError):
             self.loop.call_soon_threadsafe(start)
 
-    async def _probe(self, timeout_s: float, done: ProbeDone) -> None:
+    async def _probe(self, timeout_s: float, done: ProbeDone, patient: bool) -> None:
         check = self._open().unary_unary(PROBE_METHOD, request_serializer=None, response_deserializer=None)
         try:
             # Waiting for readiness makes gRPC dial until the time is up, whatever its own back-off says.
-            call = check(b"", timeout=timeout_s, wait_for_ready=True)
+            call = check(b"", timeout=timeout_s, wait_for_ready=patient)
             ok = answered(await call.code())
         except grpc.aio.UsageError:  # the channel was closed meanwhile
             return

@@ -22,12 +22,18 @@ from gslb.rpc.client.link import Link
 from gslb.rpc.client.timers import Timers
 from gslb.rpc.policy.budget import RetryBudget
 from gslb.rpc.policy.failure import Failure
-from gslb.rpc.policy.table import PickTable, build_table
+from gslb.rpc.policy.presence import Presence
+from gslb.rpc.policy.suspicion import Suspicion, Verdict, sample
+from gslb.rpc.policy.table import PickTable, build_table, sights_of
 from gslb.steer.view import ServiceView
 
 log = logging.getLogger(__name__)
 
 L = TypeVar("L", bound=Link)
+
+
+# How an attempt ends that reached its task.
+_ANSWERS = frozenset({None, Failure.ANSWERED, Failure.REFUSED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +89,9 @@ class ServiceCore(Generic[L]):
         self._view: ServiceView | None = None
         self._catalog = Catalog()
         self._budget = RetryBudget()
+        self._suspicion = Suspicion()
+        self._presence = Presence()
+        self._ticking = False  # a look at datacenters that return is due
         self._attempts = [0] * len(Criticality)  # logical first attempts, since the last report
         self._total_attempts = [0] * len(Criticality)
         self._rng = random.random
@@ -112,11 +121,13 @@ class ServiceCore(Generic[L]):
         with self._lock:
             link.in_flight -= 1
             falls = not cancelled and link.note(failure)
+            verdict = Verdict.NOTHING if cancelled else self._judge(link, failure)
+            fallen = self._condemn(link.endpoint.datacenter) if verdict is Verdict.GONE else []
             closing = link.leaving and link.in_flight == 0
             if closing:
                 self._leaving.discard(link)
                 self._keep_counts(link)
-            waiting = self._rebuild() if falls else []
+            waiting = self._rebuild() if falls or fallen else []
         if closing:
             # Not here: gRPC's own thread may be calling, and closing waits for it.
             self._feed.timers.after(0.0, link.shut)
@@ -124,6 +135,8 @@ class ServiceCore(Generic[L]):
             self._plan_probe(link, failure)
         for callback in waiting:
             callback()
+        if verdict is not Verdict.NOTHING:
+            self._follow(verdict, link.endpoint.datacenter, fallen)
 
     def count(self, criticality: Criticality, now_s: float) -> None:
         """Counts one logical first attempt, whatever becomes of it."""
@@ -241,7 +254,11 @@ class ServiceCore(Generic[L]):
     def _rebuild(self) -> list[Callable[[], None]]:
         """Builds the table anew, under the lock; whom to call back without it."""
         view = self._view
-        built = build_table(view, self._links, self.settings.locality, self._catalog) if view is not None else None
+        built = None
+        if view is not None:
+            kept = self._presence.look(sights_of(view, self._links), time.monotonic())
+            built = build_table(view, self._links, self.settings.locality, self._catalog, kept)
+            self._plan_look()
         self.table = built
         if built is None:
             return []
@@ -255,6 +272,9 @@ class ServiceCore(Generic[L]):
         delay_s = link.retry_in_s(failure, self._rng())
         log.info("%s: %s at %s: %s; trying again in %.2f s", self.settings.service, link.endpoint.task, link.target,
                  failure.value, delay_s)  # fmt: skip
+        self._probe_in(link, delay_s)
+
+    def _probe_in(self, link: L, delay_s: float) -> None:
         if not self.after(delay_s, lambda: self._probe(link)):
             # Nobody is left who could probe it: let calls find out.
             with self._lock:
@@ -271,11 +291,90 @@ class ServiceCore(Generic[L]):
             if link.leaving or self.closed or not link.down:
                 return
             link.probed(ok=ok)
+            if ok:
+                self._suspicion.answered(link.endpoint.datacenter)
             waiting = self._rebuild() if ok else []
         if not ok:
             self._plan_probe(link, Failure.NEVER_SENT)
         for callback in waiting:
             callback()
+
+    # A datacenter that does not answer
+
+    def _judge(self, link: L, failure: Failure | None) -> Verdict:
+        """What the end of an attempt says about the task's whole datacenter; under the lock."""
+        if failure in _ANSWERS:
+            if not self._suspicion.idle:
+                self._suspicion.answered(link.endpoint.datacenter)
+            return Verdict.NOTHING
+        datacenter, task = link.endpoint.datacenter, link.endpoint.task
+        unreached = failure is not Failure.TIMED_OUT
+        return self._suspicion.failed(datacenter, task, time.monotonic(), unreached=unreached)
+
+    def _others(self, datacenter: str) -> list[L]:
+        """The tasks of a datacenter that are taken to answer; under the lock."""
+        return [link for link in self._links.values() if link.endpoint.datacenter == datacenter and not link.down]
+
+    def _condemn(self, datacenter: str) -> list[L]:
+        """All tasks of a datacenter are out until a probe reaches them; those that were not before. Under the lock."""
+        fallen = self._others(datacenter)
+        for link in fallen:
+            link.down = True
+            link.failures += 1
+        return fallen
+
+    def _follow(self, verdict: Verdict, datacenter: str, fallen: list[L]) -> None:
+        """Asks others of a datacenter under suspicion, or probes all that fell with it."""
+        if verdict is Verdict.GONE:
+            log.warning("%s: datacenter %s does not answer: its share goes elsewhere, by the plan's contingency",
+                        self.settings.service, datacenter)  # fmt: skip
+            for link in fallen:
+                self._probe_in(link, link.retry_in_s(Failure.NEVER_SENT, self._rng()))
+            return
+        with self._lock:
+            asked = sample(self._others(datacenter), self._rng)
+        for link in asked:
+            self._ask(link)
+
+    def _ask(self, link: L) -> None:
+        link.probe(limits.SUSPECT_PROBE_TIMEOUT_S, lambda ok: self._asked(link, ok), patient=False)
+
+    def _asked(self, link: L, ok: bool) -> None:
+        datacenter = link.endpoint.datacenter
+        with self._lock:
+            if link.leaving or self.closed:
+                return
+            falls = link.note(None if ok else Failure.NEVER_SENT)
+            verdict = self._judge(link, None if ok else Failure.NEVER_SENT)
+            fallen = self._condemn(datacenter) if verdict is Verdict.GONE else []
+            waiting = self._rebuild() if falls or fallen else []
+        if falls:
+            self._plan_probe(link, Failure.NEVER_SENT)
+        for callback in waiting:
+            callback()
+        if verdict is Verdict.GONE:
+            self._follow(verdict, datacenter, fallen)
+
+    def _plan_look(self) -> None:
+        """Has another look soon at datacenters that get their share back; under the lock."""
+        if not self._presence.rising or self._ticking:
+            return
+        self._ticking = self.after(limits.RETURN_TICK_S, self._look)
+        if not self._ticking:
+            # Nobody is left who could raise them.
+            self._presence = Presence()
+
+    def _look(self) -> None:
+        with self._lock:
+            self._ticking = False
+            waiting = [] if self.closed else self._rebuild()
+        for callback in waiting:
+            callback()
+
+    def kept(self) -> dict[str, float]:
+        """The datacenters that keep only this part of their share, because too few of their tasks answer, or did."""
+        with self._lock:
+            return dict(self._presence.kept)
 
     # Reports
 

@@ -31,6 +31,7 @@ def explain(core: ServiceCore[L]) -> dict[str, object]:
         "caller": settings.caller,
         "shares": dict(table.shares) if table is not None else {},
         "datacenters": [group.datacenter for group in groups],
+        "kept": {name: round(part, 4) for name, part in core.kept().items()},
         "panic": table.panic if table is not None else False,
         "reason": core.reason() if table is None else "",
         "stamp": tuple(view.plan.stamp) if view is not None and view.plan is not None else None,

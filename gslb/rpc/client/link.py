@@ -19,8 +19,11 @@ class Link(Member):
     """One task; the connection is dialled when it is first used."""
 
     @abstractmethod
-    def probe(self, timeout_s: float, done: ProbeDone) -> None:
-        """Dials and asks something cheap in the background; calls `done` once, from any thread."""
+    def probe(self, timeout_s: float, done: ProbeDone, *, patient: bool = True) -> None:
+        """Dials and asks something cheap in the background; calls `done` once, from any thread.
+
+        `patient`: dials until the time is up; else the first refusal is the answer.
+        """
 
     @abstractmethod
     def shut(self) -> None:

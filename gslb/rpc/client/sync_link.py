@@ -73,11 +73,11 @@ class SyncLink(Link):
             return self._channel
 
     @override
-    def probe(self, timeout_s: float, done: ProbeDone) -> None:
+    def probe(self, timeout_s: float, done: ProbeDone, *, patient: bool = True) -> None:
         try:
             check = self._open().unary_unary(PROBE_METHOD, request_serializer=None, response_deserializer=None)
             # Waiting for readiness makes gRPC dial until the time is up, whatever its own back-off says.
-            call = check.future(b"", timeout=timeout_s, wait_for_ready=True)
+            call = check.future(b"", timeout=timeout_s, wait_for_ready=patient)
         except ValueError:  # the channel was closed meanwhile
             return
         call.add_done_callback(lambda ended: done(answered(cast(InnerCall, ended).code())))

@@ -8,12 +8,14 @@ from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from types import MappingProxyType
 from typing import Generic
 
 from gslb.model.plan import Shares
 from gslb.model.resources import Catalog
 from gslb.rpc.policy.p2c import Group, M, group_of, without
-from gslb.steer.choice import datacenter_order, live_shares
+from gslb.rpc.policy.presence import ROOM_DEFAULT, Sight
+from gslb.steer.choice import ceded, datacenter_order, live_shares
 from gslb.steer.view import ServiceView
 
 
@@ -50,8 +52,29 @@ class PickTable(Generic[M]):
         return self.pick(rng)
 
 
-def build_table(view: ServiceView, members: Mapping[str, M], locality: str, catalog: Catalog) -> PickTable[M] | None:
+def sights_of(view: ServiceView, members: Mapping[str, M]) -> dict[str, Sight]:
+    """What is seen of each datacenter that may serve."""
+    plan = view.plan
+    sights = {}
+    for datacenter, group in view.serving.items():
+        here = [members[endpoint.task] for endpoint in group if endpoint.task in members]
+        capacity = plan.capacity_rps.get(datacenter, 0.0) if plan else 0.0
+        load = plan.load_rps.get(datacenter, 0.0) if plan else 0.0
+        room = capacity / load if capacity > 0 and load > 0 else ROOM_DEFAULT
+        sights[datacenter] = Sight(len(here), sum(1 for member in here if not member.down), room)
+    return sights
+
+
+def build_table(
+    view: ServiceView,
+    members: Mapping[str, M],
+    locality: str,
+    catalog: Catalog,
+    kept: Mapping[str, float] = MappingProxyType({}),
+) -> PickTable[M] | None:
     """The table of a client in `locality`; `members` by task name. None while there is no plan or no endpoint.
+
+    `kept`: datacenters that keep only this part of their share for now (`gslb.rpc.policy.presence`).
 
     Tasks that do not answer (`down`) are left out as if the control plane had said so; when that leaves nobody, they
     are in again: being sure that all is lost is no reason to fail what might succeed.
@@ -67,6 +90,8 @@ def build_table(view: ServiceView, members: Mapping[str, M], locality: str, cata
         # The same steps as for the whole view, contingency included, over those that can be used.
         view = view.with_endpoints({endpoint.task: endpoint for endpoint in usable})
     shares = live_shares(view, locality, catalog)
+    if answering and kept:
+        shares = ceded(view, locality, shares, kept, catalog)
     groups = {
         datacenter: group_of(datacenter, [members[endpoint.task] for endpoint in group])
         for datacenter, group in view.serving.items()

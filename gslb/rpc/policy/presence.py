@@ -1,0 +1,61 @@
+"""How much of its share a datacenter keeps, by what one client sees of it: lost at once, back little by little. PURE.
+
+The control plane says the same a moment later and better; this is for the moment, and for when it is dead. A datacenter
+of which at least half of the tasks answer is there: a restart of a few tasks moves nothing between datacenters. Below
+that, it keeps what those that answer have room for; the rest goes by the plan's contingency, as if that part of it were
+lost. It falls at once and rises by a tenth of its share a second, so that a datacenter that answers again is not met by
+everybody in its first second, with cold caches and half of its tasks still away.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from gslb.model import limits
+
+# How much more than planned the tasks of a datacenter can take, when the plan does not say.
+ROOM_DEFAULT: Final = 1.0 / limits.MAX_UTILIZATION_DEFAULT
+# A rise below this is made at once.
+RISE_MIN: Final = 0.01
+
+
+class Sight(NamedTuple):
+    """What a client sees of one datacenter. `room`: planned capacity over planned load, >= 1."""
+
+    serving: int  # tasks that may get requests, as the control plane says
+    answering: int  # those of them that answer
+    room: float = ROOM_DEFAULT
+
+    @property
+    def worth(self) -> float:
+        """The part of its share that those who answer can serve, 0..1."""
+        if not self.answering:
+            return 0.0
+        if 2 * self.answering >= self.serving:
+            return 1.0
+        return min(1.0, self.answering / self.serving * max(1.0, self.room))
+
+
+@dataclass(slots=True)
+class Presence:
+    """What is kept now by datacenters that keep less than their whole share; times are monotonic seconds."""
+
+    kept: dict[str, float] = field(default_factory=dict)
+    looked_s: float = 0.0
+    rising: bool = False  # look again soon
+
+    def look(self, sights: Mapping[str, Sight], now_s: float) -> Mapping[str, float]:
+        """Takes in what is seen now. Datacenters that are not in `sights` are forgotten: the control plane has them out."""
+        step = max(0.0, now_s - self.looked_s) * limits.RETURN_FRACTION_PER_S
+        self.looked_s = now_s
+        self.rising = False
+        kept: dict[str, float] = {}
+        for datacenter, sight in sights.items():
+            before = self.kept.get(datacenter, 1.0)
+            now = min(sight.worth, before + step)
+            if now < sight.worth:
+                self.rising = True
+            if now < 1.0 - RISE_MIN:
+                kept[datacenter] = now
+        self.kept = kept
+        return kept
