@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 
-.PHONY: help setup texts demo test check lint types imports drift gen lock bench clean
+.PHONY: help setup texts demo test check lint types imports drift gen lock bench bench-balancer clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -53,6 +53,9 @@ lock: setup ## resolve requirements.lock anew
 
 bench: setup texts ## every benchmark: prints tables, writes bench/out/*.json
 	$(BIN)/python -m bench
+
+bench-balancer: setup ## the balancer beside simpler ways: cost, movement, time, quietness
+	$(BIN)/python -m bench balancer
 
 clean: ## forget everything that setup made
 	rm -rf .venv .venv-gen .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info bench/out

@@ -11,14 +11,17 @@ from types import MappingProxyType
 
 import click
 
-from bench import output
+from bench import balancer, output
 from bench.planet import everything
 from bench.rows import Row
 
 Benchmark = Callable[[frozenset[str], bool], Awaitable[list[Row]]]
 
 BENCHMARKS: Mapping[str, Benchmark] = MappingProxyType(
-    {"planet": lambda only, quick: everything.rows(only, quick=quick)}
+    {
+        "planet": lambda only, quick: everything.rows(only, quick=quick),
+        "balancer": lambda only, quick: balancer.rows(only, quick=quick),
+    }
 )
 OUT = Path(__file__).parent / "out"
 
@@ -31,8 +34,8 @@ OUT = Path(__file__).parent / "out"
 def main(*, names: tuple[str, ...], quick: bool, only: tuple[str, ...], out: Path) -> None:
     """Measure NAME... (default: all) on this machine.
 
-    Benchmarks: planet. Everything runs on loopback, in processes of its own, and ends by itself. What is written after
-    --only has only those rows.
+    Benchmarks: planet, balancer. Everything runs on loopback, in processes of its own, and ends by itself. What is
+    written after --only has only those rows.
     """
     failed = False
     for name in names or tuple(BENCHMARKS):

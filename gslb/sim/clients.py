@@ -92,10 +92,12 @@ class RpcClient:
         self._earn(rps, now_s)
         wanted = rps
         for attempt in range(limits.ATTEMPTS_MAX):
+            out = len(self.probe_at_s)
             failed = self._spread(wanted, sent, contact, now_s, rng)
+            if len(self.probe_at_s) != out:
+                self._build(catalog)
             if failed <= 0:
                 break
-            self._build(catalog)
             wanted = self._granted(failed) if attempt + 1 < limits.ATTEMPTS_MAX else 0.0
             sent.failed_rps += failed - wanted
             sent.retried_rps += wanted

@@ -3,7 +3,6 @@
 import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 from types import MappingProxyType
 from typing import Final
 
@@ -16,15 +15,15 @@ from gslb.model.resources import (
     ClientArea,
     Datacenter,
     DemandSource,
-    Drain,
     DrainScope,
     Service,
 )
 from gslb.sim import expect, views
 from gslb.sim.control import utc
+from gslb.sim.drains import drain_of
 from gslb.sim.errors import StoryError
 from gslb.sim.faults import FAULTS
-from gslb.sim.setup import Call, Knobs, Overload, Setup, Work
+from gslb.sim.setup import REJECTION_COST, Call, Knobs, Overload, Setup, Work
 from gslb.sim.words import Words, number, words_of
 from gslb.sim.world import World
 
@@ -115,7 +114,7 @@ def _service(stage: Stage, words: Words) -> Lines:
     work = Work(
         words.number_of("serves", 100.0),
         words.number_of("idle", 0.0),
-        words.number_of("error_cost", 1.2),
+        words.number_of("rejection_cost", REJECTION_COST),
         words.number_of("size_kbit", 0.0),
         words.number_of("deadline", 1.0),
         overload,
@@ -248,11 +247,9 @@ def _drain(stage: Stage, words: Words) -> Lines:
     target = words.name(1, "TARGET")
     for_s = words.number_of("for", 8 * 3600.0)
     words.finish(2)
-    start = utc(stage.world.now_s)
-    name = f"{scope.value}-{target}"
-    one = Drain(Meta(name), scope, target, "story", "story", start, start + timedelta(seconds=for_s))
+    one = drain_of(scope, target, utc(stage.world.now_s), for_s)
     catalog = stage.world.catalog
-    stage.world.control.set_catalog(replace(catalog, drains={**catalog.drains, name: one}))
+    stage.world.control.set_catalog(replace(catalog, drains={**catalog.drains, one.name: one}))
     return ()
 
 

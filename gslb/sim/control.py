@@ -211,6 +211,12 @@ class Control:
             endpoints = dict(self._endpoints(name))
             self.views[name] = view if view.endpoints == endpoints else view.with_endpoints(endpoints)
 
+    def capacity_rps(self, service: str, datacenter: str) -> float:
+        """As the last step saw it; the published plan's is older while no share moves."""
+        decided = self.decision.services.get(service)
+        sites = decided.capacity.datacenters if decided else ()
+        return next((site.capacity_rps for site in sites if site.datacenter == datacenter), 0.0)
+
     def _endpoints(self, service: str) -> Iterable[tuple[str, ServiceEndpoint]]:
         for number, (task, backend) in enumerate(self._tasks[service]):
             health = self._verdicts.get(task, HealthStatus.UNKNOWN)

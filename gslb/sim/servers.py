@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from gslb.sim.setup import REJECTION_COST, Overload, Work
+from gslb.sim.setup import Overload, Work
 
 CLASSES: Final = 4
 # A task whose queue stands at this limit runs out of memory (Overload.CRASH), and is back after a while.
@@ -117,8 +117,9 @@ class Job:
         """The most critical first; a rejection costs a part of a request, so too many of them cost requests."""
         cost = self._cost()
         asked = sum(real) * cost
-        # admitted * cost + (asked - admitted) * cost * REJECTION_COST = free
-        room = free if asked <= free else max(0.0, (free - asked * REJECTION_COST) / (1 - REJECTION_COST))
+        part = self.work.rejection_cost
+        # admitted + (asked - admitted) * part = free
+        room = free if asked <= free else max(0.0, (free - asked * part) / (1 - part))
         left = room / cost
         ok, shed = [], []
         for rps in real:
@@ -126,7 +127,7 @@ class Job:
             left -= taken
             ok.append(taken)
             shed.append(rps - taken)
-        return ok, shed, min(free, sum(ok) * cost + sum(shed) * cost * REJECTION_COST)
+        return ok, shed, min(free, sum(ok) * cost + sum(shed) * cost * part)
 
     def _queue(self, real: Sequence[float], free: float, dt_s: float) -> tuple[list[float], list[float], float, float]:
         """First come, first served; what waited beyond the deadline is done in vain. The limit drops the newest."""

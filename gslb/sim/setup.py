@@ -8,7 +8,7 @@ from typing import Final
 from gslb.model import limits
 from gslb.model.resources import Catalog, Service
 
-# A rejection costs a server this part of what a served request costs [facts/balancing.md, overload].
+# A rejection costs a server this part of what a served request costs (SRE book, chapter 21: it is not free).
 REJECTION_COST: Final = 0.1
 
 
@@ -30,7 +30,7 @@ class Work:
 
     serves_rps: float
     idle_utilization: float = 0.0  # of the task's core, without any request
-    error_cost: float = 1.2  # of an error, in ok requests
+    rejection_cost: float = REJECTION_COST  # in ok requests
     size_kbit: float = 0.0  # over the uplink of the datacenter that serves it
     deadline_s: float = 1.0
     overload: Overload = Overload.SHED

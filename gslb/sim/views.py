@@ -8,10 +8,12 @@ from gslb.sim.world import World
 
 
 def percent(part: float) -> str:
-    """0.1234 as 12 %; small parts with a digit more."""
+    """0.1234 as 12 %; small parts, and what is nearly all, with a digit more."""
     value = 100 * part
     if math.isnan(value):
         return "no %"
+    if 99.05 <= value < 99.95:
+        return f"{value:.1f} %"
     return f"{value:.0f} %" if value >= 9.95 or value < 0.05 else f"{value:.1f} %"
 
 

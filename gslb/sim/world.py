@@ -354,8 +354,7 @@ class World:
         sites = {}
         for job in self.jobs.values():
             lost = job.datacenter in self.paths.lost
-            view = self.control.views.get(job.service)
-            capacity = view.plan.capacity_rps.get(job.datacenter, 0.0) if view and view.plan else 0.0
+            capacity = self.control.capacity_rps(job.service, job.datacenter)
             served = job.served
             offered = served.ok_rps + served.shed_rps + served.errors_rps
             sites[job.service, job.datacenter] = SiteTick(
