@@ -129,14 +129,16 @@ def learn(
         for task in tasks
         if task.job in backends
     }
-    models = {
-        job: _current(before.jobs.get(job), backend, _seed(backend, tasks, seed_rps))
-        for job, backend in backends.items()
-    }
+    models = {}
+    for job, backend in backends.items():
+        known = before.jobs.get(job)
+        # A job that joins a service that is known already was no part of the published capacity.
+        models[job] = _current(known, backend) if known else _begun(backend, tasks, seed_rps if first else {})
+    costs = _costs(models)
     loads = _loads(tasks, memories, clock_s)
     after: dict[str, JobModel] = {}
     for job, model in models.items():
-        sifted = reports.sift(loads.get(job, ()), Believed(model.task_rps, model.idle.cpu, _peer_cost(job, models)))
+        sifted = reports.sift(loads.get(job, ()), Believed(model.task_rps, model.idle.cpu, _peer_cost(model, costs)))
         for load in loads.get(job, ()):
             memories[load.task] = reports.judged(memories[load.task], sifted.doubts.get(load.task, ""))
         taken = [load for load in sifted.loads if not math.isnan(load.cpu)]
@@ -150,19 +152,18 @@ def _learnable(backend: Backend) -> bool:
     return backend.mode is CapacityMode.UTILIZATION and sensible
 
 
-def _seed(backend: Backend, tasks: Sequence[TaskState], seed_rps: Mapping[str, float]) -> float:
-    """What a task served by the published plan, as far as can be told; else what is declared."""
+def _begun(backend: Backend, tasks: Sequence[TaskState], seed_rps: Mapping[str, float]) -> JobModel:
+    """A job's first model: what a task served by the published plan, as far as can be told; else what is declared."""
     usable = sum(task.datacenter == backend.datacenter and task.health is HealthStatus.HEALTHY for task in tasks)
     rps = seed_rps.get(backend.datacenter, 0.0)
     declared = backend.task_capacity_rps
-    return _bounded(rps / usable, declared) if usable and 0 < rps < math.inf else declared
+    task_rps = _bounded(rps / usable, declared) if usable and 0 < rps < math.inf else declared
+    return JobModel(declared, backend.target_utilization, task_rps)
 
 
-def _current(model: JobModel | None, backend: Backend, seed_rps: float) -> JobModel:
+def _current(model: JobModel, backend: Backend) -> JobModel:
     """The model under today's declaration."""
     declared, target = backend.task_capacity_rps, backend.target_utilization
-    if model is None:
-        return JobModel(declared, target, seed_rps)
     if model.declared_rps == declared and model.target == target:
         return model
     rps = model.task_rps if model.line else declared
@@ -179,15 +180,22 @@ def _loads(tasks: Sequence[TaskState], memories: Mapping[str, TaskMemory], clock
     return loads
 
 
-def _peer_cost(job: str, models: Mapping[str, JobModel]) -> float | None:
+def _costs(models: Mapping[str, JobModel]) -> list[float]:
+    """CPU of a task at its declared load, by every job's fit, the cheapest first."""
+    return sorted(model.line.cost * model.declared_rps for model in models.values() if model.line is not None)
+
+
+def _peer_cost(model: JobModel, costs: Sequence[float]) -> float | None:
     """CPU per rps that the other jobs' fits suggest, scaled by what is declared; None without two of them."""
-    own = models[job]
-    costs = sorted(
-        model.line.cost * model.declared_rps / own.declared_rps
-        for other, model in models.items()
-        if other != job and model.line is not None
-    )
-    return costs[(len(costs) - 1) // 2] if len(costs) > 1 else None
+    own = None if model.line is None else model.line.cost * model.declared_rps
+    others = len(costs) - (own is not None)
+    if others < 2:
+        return None
+    middle = (others - 1) // 2
+    # The middle of the others: with the own one before it, one place farther.
+    if own is not None and own <= costs[middle]:
+        middle += 1
+    return costs[middle] / model.declared_rps
 
 
 def _sampled(model: JobModel, loads: Sequence[Load], clock_s: float) -> JobModel:
@@ -210,9 +218,10 @@ def _sampled(model: JobModel, loads: Sequence[Load], clock_s: float) -> JobModel
         if seen < ERROR_COST_MAX:
             return model
         load_rps = ok + ERROR_COST_MAX * error
-    kept = [sample for sample in model.samples if clock_s - sample.at_s <= WINDOW_S]
-    kept.append(Sample(clock_s, load_rps, cpu, count))
-    model = replace(model, samples=tuple(kept[-SAMPLES_MAX:]), unfitted=model.unfitted + 1)
+    kept = (*model.samples[1 - SAMPLES_MAX :], Sample(clock_s, load_rps, cpu, count))
+    while clock_s - kept[0].at_s > WINDOW_S:
+        kept = kept[1:]
+    model = replace(model, samples=kept, unfitted=model.unfitted + 1)
     return _fitted(model) if _worth_a_fit(model) else model
 
 
