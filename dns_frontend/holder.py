@@ -13,6 +13,7 @@ from enum import Enum
 
 from dns_frontend.limits import PROBLEMS_LOGGED_MAX, REBUILD_COALESCE_S
 from dns_frontend.metrics import Counters
+from dns_frontend.table.absence import without
 from dns_frontend.table.serving import Serving
 from gslb.model import limits
 from gslb.v1 import discovery_pb2
@@ -51,6 +52,7 @@ class Holder:
         self._problems: frozenset[str] = frozenset()
         self._logged: set[str] = set()
         self._confirmed_s = 0.0  # since the epoch: when the data was last known to be fresh
+        self._lost: frozenset[str] = frozenset()
         self.connected = False
 
     def restore(self, view: ReaderView, written_s: float, problems: Iterable[str]) -> None:
@@ -80,13 +82,20 @@ class Holder:
             self._dirty.clear()
             view = self._view
             try:
-                serving = await asyncio.to_thread(self.held.serving.advance, view.catalog, view.services)
+                services = without(view.services, self._lost)
+                serving = await asyncio.to_thread(self.held.serving.advance, view.catalog, services)
             except Exception:
                 # A bug of ours met this state: what is served stays, and the next update is another chance.
                 self._counters.bugs += 1
                 log.exception("cannot serve what the control plane sent; the state before stays")
                 continue
             self._install(Held(view, serving, Origin.LIVE if self._live_synced else self.held.origin))
+
+    def lose(self, lost: frozenset[str]) -> None:
+        """These datacenters get no answers from now on, wherever there are others."""
+        self._lost = lost
+        if self.held.serving.ready:
+            self._dirty.set()
 
     def set_connected(self, connected: bool) -> None:
         """Whether a control plane feeds us now: then the data is as fresh as can be."""

@@ -38,6 +38,12 @@ SNAPSHOT_RETRY_S: Final = 10.0
 SNAPSHOT_MAX_OCTETS: Final = 512 << 20
 REBUILD_COALESCE_S: Final = 0.02
 SNAPSHOT_DUTY: Final = 0.05  # of the time may be spent writing
+# Probes of endpoints: while no control plane is heard, and otherwise
+PROBE_PERIOD_S: Final = 1.0
+PROBE_BASELINE_S: Final = 30.0
+PROBE_TIMEOUT_S: Final = 1.0
+PROBES_PER_DATACENTER: Final = 4
+PROBES_AT_ONCE: Final = 64
 # Lines logged about what the control plane sent and we refused; the counters go on.
 PROBLEMS_LOGGED_MAX: Final = 200
 DEMAND_ACK_S: Final = 10.0

@@ -18,6 +18,7 @@ from bns.transport import Tls, add_port, server_options
 from dns_frontend.control_port import DnsFrontendServicer
 from dns_frontend.holder import Held, Holder, Origin
 from dns_frontend.metrics import Counters, FrontendCollector
+from dns_frontend.prober import Prober
 from dns_frontend.reporter import DemandReporter
 from dns_frontend.responder.respond import Responder
 from dns_frontend.snapshot import SnapshotError, SnapshotWriter, load
@@ -79,6 +80,12 @@ class Frontend:
             connected=self.holder.set_connected,
             rng=rng,
         )
+        self.prober = Prober(
+            views=lambda: self.holder.held.view.services,
+            connected=lambda: self.holder.connected,
+            lose=self.holder.lose,
+            rng=rng,
+        )
         self._reporter = DemandReporter(upstream, self.counters.take_demand, rng)
         self._tcp = TcpServer(self._responder, self.counters)
         self._udp: list[UdpListener] = []
@@ -114,7 +121,7 @@ class Frontend:
 
     async def run(self) -> None:
         """Serves until `stop`; then closes everything, the newest state on disk."""
-        jobs = [self.holder.run(), self.subscriber.run(), self._reporter.run()]
+        jobs = [self.holder.run(), self.subscriber.run(), self._reporter.run(), self.prober.run()]
         if self._writer is not None:
             jobs.append(self._writer.run())
         tasks = [asyncio.create_task(job) for job in jobs]
@@ -230,6 +237,7 @@ class Frontend:
             "listening": {"dns": self.addresses.dns, "grpc": self.addresses.grpc, "http": self.addresses.http},
             "control plane": self.subscriber.address or f"none of {', '.join(self._settings.control)} answers",
             "source": held.origin.value,
+            "datacenters that do not answer": ", ".join(sorted(self.prober.absence.lost)) or "none",
             "age_s": self.holder.age_s,
             "snapshot": str(self._settings.snapshot or "none"),
             "problems": list(held.serving.problems[:100]),
