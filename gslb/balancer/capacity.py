@@ -32,6 +32,8 @@ class DatacenterCapacity:
     willing_rps: float = 0.0  # capacity of tasks neither drained nor in lame duck, whatever their health
     declared_rps: float = 0.0  # capacity of all registered tasks
     easing: float = 1.0  # the least that a drain under way has left of a task's capacity here
+    serving: int = 0  # healthy tasks that nobody drains
+    withdrawn: str = ""  # why healthy tasks here get nothing all the same (`gslb.balancer.safety`); empty: they do
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,7 @@ class _Sum:
     declared_rps: float = 0.0
     ramping_rps: float = 0.0  # the part of capacity that is not there yet
     easing: float = 1.0
+    serving: int = 0
 
     def add(self, task: TaskState, rps: float, warmth: float, *, drained: bool) -> None:
         healthy = task.health is HealthStatus.HEALTHY
@@ -88,6 +91,7 @@ class _Sum:
             self.drained_rps += rps if task.health in {HealthStatus.HEALTHY, HealthStatus.DRAINING} else 0.0
             return
         if healthy:
+            self.serving += 1
             self.capacity_rps += rps
             self.ramping_rps += rps * (1 - warmth)
         if task.health is not HealthStatus.DRAINING:
@@ -151,6 +155,7 @@ def _sealed(name: str, site: _Sum, drains: Iterable[str]) -> DatacenterCapacity:
         site.willing_rps,
         site.declared_rps,
         site.easing,
+        site.serving,
     )
 
 

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from gslb.balancer.capacity import DatacenterCapacity
 from gslb.balancer.contingency import peak_after
 from gslb.balancer.inputs import Inputs
+from gslb.balancer.policy import cost_ms
 from gslb.balancer.service_step import stickiness_ms
 from gslb.balancer.state import BalancerState
 from gslb.model.errors import NotFoundError
 from gslb.model.plan import ZERO_STAMP, Plan, Shares, Stamp
+from gslb.model.resources import Policy
 
 # Load within this fraction of a threshold has reached it.
 FULL_TOLERANCE = 1e-3
@@ -37,7 +39,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Candidates nearest first."""
+    """Candidates in the order of the service's policy: by default nearest first."""
 
     service: str
     locality: str
@@ -56,6 +58,8 @@ class _Site:
     load_rps: float
     share: float
     max_utilization: float
+    cost_ms: float
+    policy: Policy
 
     @property
     def utilization(self) -> float:
@@ -69,6 +73,8 @@ class _Site:
     def out(self) -> str:
         """Why it can take nothing; empty: it can."""
         here = self.capacity
+        if here.withdrawn:
+            return here.withdrawn
         if not here.tasks:
             return "no task is registered here"
         if here.capacity_rps > 0:
@@ -93,6 +99,7 @@ def explain(state: BalancerState, inputs: Inputs, service: str, locality: str, *
     plan = inputs.previous.get(service) or memory.decision.plan
     shares = plan.shares.get(locality, {}) if plan else {}
     loads = load_of(plan, inputs.demand.get(service, {})) if plan else {}
+    costs = cost_ms(declared, inputs.catalog.datacenters, network, range(len(network.datacenters)))
     sites = sorted(
         (
             _Site(
@@ -101,11 +108,13 @@ def explain(state: BalancerState, inputs: Inputs, service: str, locality: str, *
                 loads.get(here.datacenter, 0.0),
                 shares.get(here.datacenter, 0.0),
                 declared.max_utilization,
+                float(costs[row, network.column[here.datacenter]]),
+                declared.policy,
             )
             for here in memory.decision.capacity.datacenters
             if here.datacenter in network.column
         ),
-        key=lambda site: (site.rtt_ms, site.capacity.datacenter),
+        key=lambda site: (site.cost_ms, site.capacity.datacenter),
     )
     since_s = memory.solved.stickiness_since_s if memory.solved else now_s
     sticky_ms = stickiness_ms(since_s, now_s)
@@ -160,6 +169,8 @@ def _reason_of_share(site: _Site, nearer: Sequence[_Site], *, panic: str, sticky
     lacking = [
         f"{other.capacity.datacenter}: {other.out or _fullness(other)}" for other in nearer if other.out or other.full
     ]
+    if site.policy is not Policy.NEAREST:
+        return _reason_by_policy(site, percent, lacking, nearer)
     if len(lacking) < len(nearer):
         kept = [other.capacity.datacenter for other in nearer if not other.out and not other.full]
         return f"stays for now ({percent}): {kept[0]} is nearer and has room; stickiness {sticky_ms:.3g} ms is decaying"
@@ -168,9 +179,22 @@ def _reason_of_share(site: _Site, nearer: Sequence[_Site], *, panic: str, sticky
     return f"next nearest with room ({percent}); before it {'; '.join(lacking)}"
 
 
+def _reason_by_policy(site: _Site, percent: str, lacking: Sequence[str], before: Sequence[_Site]) -> str:
+    policy = f"policy {site.policy.value}"
+    if site.policy is Policy.SPRAY_TO_REGION:
+        return f"its part by capacity, {policy} ({percent})"
+    if not before:
+        return f"first choice of {policy} ({percent})"
+    return (
+        f"next choice of {policy} ({percent}); before it {'; '.join(lacking) or 'others have room and it is returning'}"
+    )
+
+
 def _reason_for_none(site: _Site, nearer: Sequence[_Site]) -> str:
     if any(other.share > 0 for other in nearer):
         taker = next(other for other in nearer if other.share > 0)
+        if site.policy is not Policy.NEAREST:
+            return f"not needed: {taker.capacity.datacenter} comes before it by policy {site.policy.value} and takes it"
         return f"not needed: {taker.capacity.datacenter} is {site.rtt_ms - taker.rtt_ms:.3g} ms nearer and takes it"
     return (
         f"{_fullness(site)} by demand that has farther to go elsewhere" if site.full else "no share: held or returning"

@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from gslb.balancer.capacity import DatacenterCapacity, ServiceCapacity
 from gslb.model import limits
 from gslb.model.plan import Plan, Shares
 
@@ -45,6 +46,52 @@ class RemovalBudget:
 
 
 NO_NAMES = RemovalBudget()
+
+
+def auto_drained(capacity: ServiceCapacity, before: ServiceCapacity, demand_rps: float) -> ServiceCapacity:
+    """`capacity` without the datacenters where so few tasks are healthy that the place itself must be ill.
+
+    A few survivors of a datacenter that is going down are no capacity to plan with. The worst goes first; together with
+    what is dead already never more than half of what is registered goes, and nothing that demand needs.
+    """
+    if capacity.panic:
+        return capacity
+    out = {site.datacenter for site in before.datacenters if site.withdrawn}
+    registered = math.fsum(site.declared_rps for site in capacity.datacenters)
+    gone = math.fsum(site.declared_rps for site in capacity.datacenters if site.capacity_rps <= 0)
+    left = capacity.total_rps
+    ill = sorted(
+        (
+            site
+            for site in capacity.datacenters
+            if site.capacity_rps > 0 and _is_ill(site, was_out=site.datacenter in out)
+        ),
+        key=lambda site: (site.serving / site.tasks, site.datacenter),
+    )
+    withdrawn: dict[str, str] = {}
+    for site in ill:
+        too_much = gone + site.declared_rps > limits.AUTO_DRAIN_CAPACITY_MAX * registered
+        if too_much or left - site.capacity_rps < demand_rps:
+            continue
+        gone, left = gone + site.declared_rps, left - site.capacity_rps
+        withdrawn[site.datacenter] = (
+            f"auto-drain: {site.serving} of {site.tasks - site.drained} tasks in {site.datacenter} are healthy, "
+            f"fewer than {limits.AUTO_DRAIN_HEALTHY_MIN:.0%}: nothing is sent there"
+        )
+    if not withdrawn:
+        return capacity
+    sites = tuple(
+        replace(site, capacity_rps=0.0, withdrawn=withdrawn[site.datacenter]) if site.datacenter in withdrawn else site
+        for site in capacity.datacenters
+    )
+    return replace(capacity, datacenters=sites, notes=(*capacity.notes, *withdrawn.values()))
+
+
+def _is_ill(site: DatacenterCapacity, *, was_out: bool) -> bool:
+    """Of the tasks that nobody drained, too few are healthy; to come back it takes more than it took to go."""
+    tasks = site.tasks - site.drained
+    least = limits.AUTO_DRAIN_HEALTHY_BACK if was_out else limits.AUTO_DRAIN_HEALTHY_MIN
+    return tasks > 0 and site.serving < least * tasks
 
 
 def plan_violations(plan: Plan, localities: Collection[str], datacenters: Collection[str]) -> tuple[str, ...]:

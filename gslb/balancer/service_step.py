@@ -16,7 +16,8 @@ from gslb.balancer.damping import Held, Move, Placement, growth_rps, ramp, ramp_
 from gslb.balancer.inputs import Inputs, TaskState
 from gslb.balancer.learning import learn
 from gslb.balancer.network import Network
-from gslb.balancer.safety import RemovalBudget, plan_violations
+from gslb.balancer.policy import cost_ms, spread
+from gslb.balancer.safety import RemovalBudget, auto_drained, plan_violations
 from gslb.balancer.sharing import Pair
 from gslb.balancer.solver import SolverError, Vector
 from gslb.balancer.state import ServiceDecision, ServiceMemory, Solved
@@ -132,6 +133,7 @@ def _renewed(memory: ServiceMemory, service: Service, tasks: tuple[TaskState, ..
     learning = learn(memory.learning, service, tasks, moment.now_s, published.capacity_rps if published else {})
     needed_rps = math.fsum(moment.inputs.demand.get(service.name, {}).values()) / service.max_utilization
     capacity = capacity_of(service, tasks, moment.coverage, learning, needed_rps)
+    capacity = auto_drained(capacity, memory.decision.capacity, needed_rps * service.max_utilization)
     base = replace(base, learning=learning, decision=replace(memory.decision, capacity=capacity))
     if moment.hold or lost:
         return _holding(base, moment.hold or lost, moment)
@@ -232,14 +234,15 @@ def _solved(base: ServiceMemory, case: _Case, moment: Moment) -> ServiceMemory:
     assignment = assign(
         Problem(
             case.demand_rps,
-            network.rtt_ms[:, columns] + network.tie_ms[:, columns],
+            _cost(case, moment),
             np.array(case.used_rps),
             case.service.max_utilization,
             previous,
             stickiness_ms(since_s, moment.now_s),
         )
     )
-    wanted, names = assignment, [network.datacenters[column] for column in columns]
+    names = [network.datacenters[column] for column in columns]
+    wanted = _sprayed(assignment, case, moment, names)
     assignment, held = _damped(base, case, previous, wanted, moment.now_s)
     if held.ramping:
         case = replace(case, notes=(*case.notes, ramp_note(names, wanted.load_rps, assignment.load_rps)))
@@ -250,6 +253,18 @@ def _solved(base: ServiceMemory, case: _Case, moment: Moment) -> ServiceMemory:
     decision = ServiceDecision(plan, differs(plan, published), True, plan.notes, "", case.capacity, assignment.overload)
     solved = Solved(case.used_rps, case.demand_rps, since_s, assignment.gain_ms, assignment.overload, held)
     return replace(base, solved=solved, compared=published, decision=decision)
+
+
+def _cost(case: _Case, moment: Moment) -> Matrix:
+    return cost_ms(case.service, moment.inputs.catalog.datacenters, moment.network, case.columns)
+
+
+def _sprayed(assignment: Assignment, case: _Case, moment: Moment, names: list[str]) -> Assignment:
+    places = moment.inputs.catalog.datacenters
+    shares = spread(case.service, assignment.shares, np.array(case.used_rps), places, names)
+    if shares is assignment.shares:
+        return assignment
+    return replace(assignment, shares=shares, load_rps=case.demand_rps @ shares)
 
 
 def _damped(
@@ -332,7 +347,7 @@ def _with_contingencies(
         [network.datacenters[column] for column in columns],
         case.demand_rps,
         assignment.shares,
-        network.rtt_ms[:, columns] + network.tie_ms[:, columns],
+        _cost(case, moment),
         np.array(case.used_rps),
         case.service.max_utilization,
     )

@@ -30,6 +30,11 @@ DRAIN_MAX_S: Final = 72 * 3600.0
 # What must remain above demand before a drain is admitted.
 DRAIN_HEADROOM_FRACTION: Final = 0.05
 
+# A datacenter with fewer healthy tasks than this gets nothing, as long as that takes at most half of all capacity away.
+AUTO_DRAIN_HEALTHY_MIN: Final = 0.25
+AUTO_DRAIN_HEALTHY_BACK: Final = 0.35
+AUTO_DRAIN_CAPACITY_MAX: Final = 0.5
+
 # Capacity and demand
 MAX_UTILIZATION_DEFAULT: Final = 0.8
 DEMAND_SMOOTHING: Final = 0.2
