@@ -32,7 +32,7 @@ class _Link(Link):
     """A task that nobody dials."""
 
     @override
-    def probe(self, timeout_s: float, done: ProbeDone) -> None:
+    def probe(self, timeout_s: float, done: ProbeDone, *, patient: bool = True) -> None:
         """Never asked."""
 
     @override

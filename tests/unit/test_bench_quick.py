@@ -1,4 +1,4 @@
-"""`python -m bench --quick`: every row is measured, table and file agree, and no process is left."""
+"""`python -m bench planet --quick`: every row is measured, table and file agree, and no process is left."""
 
 import json
 import os
@@ -74,7 +74,7 @@ def marked(pid: int, mark: str) -> bool:
 
 @pytest.mark.timeout(600)
 def test_a_quick_run_measures_every_row_and_leaves_nothing_behind(tmp_path: Path):
-    done, left = bench(tmp_path)
+    done, left = bench(tmp_path, "planet")
     assert done.returncode == 0, done.stderr[-3000:]
     assert left == []
     head, *rows = json.loads((tmp_path / "quick" / "planet.json").read_text())
