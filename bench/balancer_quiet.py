@@ -1,6 +1,6 @@
 """How still plans are, in the simulator: traffic moved per plan period at constant demand, and what comes back.
 
-The planet: 8 datacenters and 40 client areas at random, one service, 85 % load, +-10 % noise that holds for a whole plan
+The planets: 8 datacenters and 24 client areas at random, one service, 85 % load, +-10 % noise that holds for a whole plan
 period, reports of several ages.
 """
 
@@ -25,7 +25,7 @@ TASK_RPS = 100.0
 NAME = "web"
 
 
-def planet(seed: int, age_s: float, noise: float, *, areas: int = 40, datacenters: int = 8) -> World:
+def planet(seed: int, age_s: float, noise: float, *, areas: int = 24, datacenters: int = 8) -> World:
     """A running planet."""
     rng = random.Random(seed)
 
@@ -50,11 +50,11 @@ def planet(seed: int, age_s: float, noise: float, *, areas: int = 40, datacenter
 
 def rows(*, quick: bool) -> list[Row]:
     """Movement at constant demand by report age; what is back after a drain."""
-    planets = 2 if quick else 20
+    planets = 2 if quick else 10
     found = []
     for age_s in AGES_S[:2] if quick else AGES_S:
         progress(f"constant demand, reports {age_s:g} s old")
-        moved = [_moved(seed, age_s, 60.0 if quick else 300.0) for seed in range(planets)]
+        moved = [_moved(seed, age_s, 60.0 if quick else 200.0) for seed in range(planets)]
         found.append(
             median_row(
                 f"traffic moved per period, constant demand, +-10 % noise, reports {age_s:g} s old",

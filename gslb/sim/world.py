@@ -67,6 +67,7 @@ class World:
             for backend in service.backends:
                 job = fresh_job(backend.job, name, setup.work[name], setup.tasks.get(backend.job, 0))
                 self.jobs[backend.job] = self._job_at[name, backend.datacenter] = job
+        self._servers = {task.name: (job.datacenter, task) for job in self.jobs.values() for task in job.tasks}
         self.cores: dict[str, float] = {}  # by datacenter: what all its jobs share; absent: each has its own
         self.meters = Meters()
         self.control = Control(setup, knobs)
@@ -278,10 +279,10 @@ class World:
         self._noise = {key: self.rng.uniform(-self.knobs.noise, self.knobs.noise) for key in sorted(self.demand)}
 
     def _contact(self, locality: str, task: str) -> str:
-        job = self.jobs[task.rpartition("/")[0]]
-        if not self.paths.reaches(locality, job.datacenter):
-            return Contact.REFUSED if self.paths.refused(job.datacenter) else Contact.SILENT
-        return Contact.OK if job.tasks[int(task.rpartition("/")[2])].up else Contact.REFUSED
+        datacenter, server = self._servers[task]
+        if not self.paths.reaches(locality, datacenter):
+            return Contact.REFUSED if self.paths.refused(datacenter) else Contact.SILENT
+        return Contact.OK if server.up else Contact.REFUSED
 
     # What is reported
 
