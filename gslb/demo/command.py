@@ -25,13 +25,14 @@ from gslb.demo import directory
 from gslb.demo.checks.bench import METRICS_TIMEOUT_S
 from gslb.demo.checks.runner import CHECKS, Bench, run_checks
 from gslb.demo.layout import WEB_NAME
-from gslb.demo.planet import LOG_SAMPLE, Planet
+from gslb.demo.planet import CONTROL_PORT, LOG_SAMPLE, Planet
 from gslb.demo.screen import WINDOW_S, Frame, line, picture
 from gslb.demo.supervisor import StartError
 from gslb.demo.traffic import Traffic
 from gslb.v1 import admin_pb2
 
 REFRESH_S = 1.0
+CONTROL_DEFAULT = f"127.0.0.1:{CONTROL_PORT}"  # where `gslb` looks by itself
 PLAIN_LINE_EVERY_S = 5.0
 
 
@@ -61,10 +62,12 @@ async def _frame(planet: Planet, traffic: Traffic) -> Frame:
         drains = [
             f"{r.drain.target} until {r.drain.expires_at.ToDatetime():%H:%M}Z ({r.drain.reason})" for r in got.resources
         ]
+    first = planet.replicas[0].address
+    elsewhere = "" if first == CONTROL_DEFAULT else f" --control {first}"
     hint = (
         f"browser: http://{planet.tasks_of('us-east1', 'gfe')[0].address}/   "
         f"dig @127.0.0.1 -p {planet.dns_servers[0].rpartition(':')[2]} {WEB_NAME} +subnet=198.51.100.0/24   "
-        f"gslb --control {planet.replicas[0].address} drain datacenter us-east1 --for 10m --reason test   Ctrl-C ends it"
+        f"gslb drain datacenter us-east1 --for 10m --reason test{elsewhere}   Ctrl-C ends it"
     )
     return Frame(traffic.since(time.monotonic() - WINDOW_S), status, drains, hint)
 
