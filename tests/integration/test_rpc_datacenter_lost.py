@@ -3,11 +3,14 @@
 Servers are processes and die by SIGKILL; the plan is the balancer's own.
 """
 
+import asyncio
+import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import grpc
 import pytest
 
 import gslb.rpc
@@ -20,7 +23,7 @@ from gslb.model.meta import Meta
 from gslb.model.plan import Plan
 from gslb.model.resources import Backend, Catalog, Datacenter, Service
 from tests.integration.test_rpc_failures import Load
-from tests.support.echo import PLACES, SERVICE, UNARY, EchoTask, Planet, wait_until
+from tests.support.echo import PLACES, SERVICE, UNARY, EchoTask, Planet, name_of, wait_until
 
 # Tasks, and rps of each. Without us-east1 there is room for all, and not in one place.
 HOUSES = {"us-east1": (6, 100.0), "europe-west1": (2, 150.0), "asia-east1": (2, 150.0)}
@@ -140,3 +143,42 @@ def test_single_tasks_that_die_move_nothing_between_datacenters(planet: Planet) 
         assert found[LOST] > 0.9 * sum(found.values())
         assert channel.explain()["kept"] == {}
         assert load.errors == []
+
+
+def test_a_datacenter_that_falls_silent_is_left_too(planet: Planet) -> None:
+    """No connection is refused and none breaks, as when a line is cut: calls that wait in vain make clients ask."""
+    with gslb.rpc.channel(SERVICE, control=planet.control, locality=LOST, idempotent=True) as channel:
+        stub = channel.unary_unary(UNARY)
+        stub(b"x")
+        for name, task in planet.tasks.items():
+            if name.startswith(LOST):
+                task.send_signal(signal.SIGSTOP)
+        waiting = [stub.future(b"x", timeout=1.5) for _ in range(12)]
+        assert grpc.StatusCode.DEADLINE_EXCEEDED in {call.code() for call in waiting}
+        wait_until(lambda: LOST not in channel.explain()["shares"], 10)
+        assert {name_of(stub(b"x", timeout=5)).split("/")[0] for _ in range(40)} == {"europe-west1", "asia-east1"}
+        for name, task in planet.tasks.items():
+            if name.startswith(LOST):
+                task.send_signal(signal.SIGCONT)
+        wait_until(lambda: channel.explain()["shares"].get(LOST, 0.0) > 0.5, 40)
+
+
+async def test_asyncio_clients_too(planet: Planet) -> None:
+    planned = _plan().contingencies[LOST][LOST]
+    async with gslb.rpc.aio_channel(SERVICE, control=planet.control, locality=LOST, idempotent=True) as channel:
+        stub = channel.unary_unary(UNARY)
+        assert name_of(await stub(b"x")).startswith(LOST)
+        for replica in planet.replicas:
+            replica.close()
+        for name, task in planet.tasks.items():
+            if name.startswith(LOST):
+                task.process.kill()
+        first = await asyncio.gather(*(stub(b"x", timeout=10) for _ in range(50)))
+        assert not any(name_of(answer).startswith(LOST) for answer in first)
+        await asyncio.sleep(0.5)
+        assert LOST not in channel.explain()["shares"]
+        found = Counter(
+            name_of(answer).split("/")[0] for answer in await asyncio.gather(*(stub(b"x") for _ in range(600)))
+        )
+        for heir, part in planned.items():
+            assert found[heir] / 600 == pytest.approx(part, abs=0.1)
