@@ -7,12 +7,12 @@ ranges are over the feasible instances of successive seeds.
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from bench import balancer_quiet
+from bench import balancer_loss, balancer_quiet
 from bench.balancer_rivals import Instance, Matrix, Vector, edge_first, instance, plain_lp, waterfall
 from bench.planet import planning
 from bench.rows import Row, median_row
@@ -56,6 +56,7 @@ async def rows(only: frozenset[str], *, quick: bool) -> list[Row]:
     for localities, datacenters in ((60, 8),) if quick else ((200, 20), (1000, 40)):
         found += await asyncio.to_thread(_assignments, localities, datacenters, 3 if quick else 20)
     found += await asyncio.to_thread(balancer_quiet.rows, quick=quick)
+    found += await asyncio.to_thread(balancer_loss.rows, quick=quick)
     size = planning.Size(20, 10, 10, 1, 3) if quick else planning.Size(1000, 60, 60, 3, 50)
     return [*found, *(_goal(row) for row in await planning.rows(size))]
 
@@ -133,8 +134,3 @@ def _cost(one: Instance, shares: Matrix) -> float:
 def _moved(one: Instance, before: Matrix, after: Matrix, lost: int) -> float:
     moved = float(np.abs((after - before) * one.demand[:, None]).sum()) / 2
     return moved / float((before[:, lost] * one.demand).sum())
-
-
-def summary(values: Sequence[float]) -> str:
-    """Median and range, for reading while it runs."""
-    return f"{np.median(values):.3g} ({min(values):.3g}-{max(values):.3g})"
