@@ -50,7 +50,8 @@ def waterfall(cost: Matrix, demand: Vector, capacity: Vector) -> Matrix:
     for k in range(width):
         at = order[:, k]
         offered = np.bincount(at, weights=need, minlength=width)
-        admitted = np.minimum(1.0, np.divide(room, offered, out=np.ones(width), where=offered > 0))
+        # Rounding may leave a hair less than nothing.
+        admitted = np.clip(np.divide(room, offered, out=np.ones(width), where=offered > 0), 0.0, 1.0)
         taken = need * admitted[at]
         flow[np.arange(count), at] += taken
         room -= np.bincount(at, weights=taken, minlength=width)
