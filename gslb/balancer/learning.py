@@ -26,8 +26,10 @@ from gslb.model.resources import Backend, CapacityMode, Service
 # The window: about three minutes at a report every five seconds.
 WINDOW_S: Final = 180.0
 SAMPLES_MAX: Final = 36
-# A load below this part of capacity tells of idle CPU only; a fit stays what it was.
+# A load below this part of capacity is no news while there is a good fit; of next to none idle CPU can be read.
 LOADED_FRACTION: Final = 0.05
+UNLOADED_FRACTION: Final = 0.01
+GOOD_ERROR: Final = 0.3
 # How far off the owner's own figure is taken to be, when it and the fit are weighed against each other.
 DECLARED_ERROR: Final = 1.0
 DECLARED_FACTOR_MAX: Final = 10.0
@@ -209,8 +211,10 @@ def _sampled(model: JobModel, loads: Sequence[Load], clock_s: float) -> JobModel
     share = error / (ok + error) if ok + error > 0 else 0.0
     model = _noticed(model, ok + error, share, clock_s)
     load_rps = ok + ERROR_COST * error
-    if load_rps < LOADED_FRACTION * model.task_rps:
+    if load_rps < UNLOADED_FRACTION * model.task_rps:
         return replace(model, idle=_idle_at(model, load_rps, cpu))
+    if load_rps < LOADED_FRACTION * model.task_rps and _good(model):
+        return model
     if share > CLEAN_ERRORS:
         seen = _error_cost(model, ok, error, cpu)
         model = replace(model, error_cost=model.error_cost + ERROR_GAIN * share * (seen - model.error_cost))
@@ -225,9 +229,14 @@ def _sampled(model: JobModel, loads: Sequence[Load], clock_s: float) -> JobModel
     return _fitted(model) if _worth_a_fit(model) else model
 
 
+def _good(model: JobModel) -> bool:
+    """Whether samples of a low load can only make the fit worse."""
+    return model.line is not None and model.line.relative_error(model.target, model.idle) < GOOD_ERROR
+
+
 def _idle_at(model: JobModel, load_rps: float, cpu: float) -> Idle:
-    """What little load says of idle CPU; at most what may be believed of it."""
-    cost = model.line.cost if model.line else model.target / model.declared_rps
+    """What next to no load says of idle CPU: what is left when requests cost as much as they possibly can."""
+    cost = DECLARED_FACTOR_MAX * model.target / model.declared_rps
     most = regression.IDLE_OF_TARGET_MAX * model.target
     return regression.seen_idle(model.idle, min(max(cpu - cost * load_rps, 0.0), most))
 

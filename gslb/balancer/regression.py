@@ -25,6 +25,8 @@ NOISE_FRACTION_MIN: Final = 0.03
 NOISE_CPU: Final = 0.005
 # Loads that vary by less than this fraction tell nothing of the idle CPU.
 SPREAD_FRACTION: Final = 0.08
+# Nor do loads of which more than this part of the spread comes and goes from sample to sample.
+SLOW_PART: Final = 0.5
 # How well idle CPU is known before anything was seen, and at best (standard deviations, in cores used over declared).
 IDLE_UNKNOWN: Final = 0.05
 IDLE_KNOWN: Final = 0.01
@@ -112,9 +114,45 @@ def shifted(samples: Sequence[Sample], line: Line) -> bool:
     return min(newest) > NEAR_FRACTION or max(newest) < -NEAR_FRACTION
 
 
+@dataclass(slots=True)
+class _Sums:
+    """Weighted sums of points."""
+
+    weight: float = 0.0
+    x: float = 0.0
+    y: float = 0.0
+    xx: float = 0.0
+    xy: float = 0.0
+
+    def add(self, weight: float, x: float, y: float) -> None:
+        self.weight += weight
+        self.x += weight * x
+        self.y += weight * y
+        self.xx += weight * x * x
+        self.xy += weight * x * y
+
+
+def _slow_spread(sums: _Sums, steps: _Sums, x: float, y: float) -> tuple[float, float]:
+    """How far loads spread around their middle (x, y) without what comes and goes from sample to sample, and the slope.
+
+    Rates and CPU are measured over moments that do not quite match. That looks like load without CPU, and a slope
+    through it is too flat. Half the mean square of the steps between samples is what such noise adds to the spread.
+    """
+    if not steps.weight:
+        return 0.0, 0.0
+    fast = sums.weight / (2 * steps.weight)
+    all_spread = sums.xx - sums.x * x
+    spread = all_spread - fast * steps.xx
+    if spread <= max(SLOW_PART * all_spread, sums.weight * (SPREAD_FRACTION * x) ** 2):
+        return 0.0, 0.0
+    return spread - sums.weight * (SPREAD_FRACTION * x) ** 2, (sums.xy - sums.x * y - fast * steps.xy) / spread
+
+
 def _closer(samples: Sequence[Sample], weights: Sequence[float], line: Line, idle: Idle, target: float) -> Line | None:
     """The line after weighing every sample by its distance from `line`."""
-    total = count = squares = sum_x = sum_y = sum_xx = sum_xy = 0.0
+    count = squares = 0.0
+    sums, steps = _Sums(), _Sums()
+    before: tuple[float, float, float] | None = None
     for sample, trust in zip(samples, weights, strict=True):
         x, y = sample.load_rps, sample.cpu
         expected = max(line.idle + line.cost * x, NOISE_CPU)
@@ -125,23 +163,19 @@ def _closer(samples: Sequence[Sample], weights: Sequence[float], line: Line, idl
         count += near
         squares += near * off * off
         weight = near / (expected * expected)
-        total += weight
-        sum_x += weight * x
-        sum_y += weight * y
-        sum_xx += weight * x * x
-        sum_xy += weight * x * y
+        sums.add(weight, x, y)
+        if before is not None:
+            steps.add(min(weight, before[0]), x - before[1], y - before[2])
+        before = (weight, x, y)
     if count < 1.0:
         return None
     # Two of the samples' errors were spent on the line itself.
     noise = math.sqrt((squares + 2 * NOISE_FRACTION**2) / count)
     noise = min(max(noise, NOISE_FRACTION_MIN), NOISE_FRACTION)
-    x, y = sum_x / total, sum_y / total
-    scatter, slope_sum = sum_xx - sum_x * x, sum_xy - sum_x * y
-    blur = total * (SPREAD_FRACTION * x) ** 2
-    spread, spread_idle = 0.0, 0.0
-    if scatter > blur:
-        spread = (scatter - blur) / (x * noise) ** 2
-        spread_idle = y - slope_sum / scatter * x
+    x, y = sums.x / sums.weight, sums.y / sums.weight
+    spread, slope = _slow_spread(sums, steps, x, y)
+    spread /= (x * noise) ** 2
+    spread_idle = y - slope * x
     known = (idle.precision * idle.cpu + spread * spread_idle) / (idle.precision + spread)
     known = min(max(known, 0.0), IDLE_OF_TARGET_MAX * target, IDLE_OF_SEEN_MAX * y)
     if y <= known:

@@ -78,6 +78,27 @@ def test_next_to_no_load_says_next_to_nothing() -> None:
     assert fleet.task_rps() < 30.0
 
 
+@pytest.mark.parametrize("load_rps", [2.0, 6.0, 12.0, 16.0, 24.0])
+@pytest.mark.parametrize("declared_rps", [300.0, 600.0])
+def test_little_load_under_a_declaration_that_is_far_too_high(declared_rps: float, load_rps: float) -> None:
+    """What a low load costs is not taken for idle CPU, which would make capacity endless."""
+    fleet = Fleet(service(declared_rps=declared_rps), load=lambda _, now_s: load_rps if now_s > 1020 else 0.0)
+    fleet.advance(300)
+    assert fleet.learning.jobs[JOB].idle.cpu < 0.07
+    assert fleet.task_rps() <= declared_rps
+    if load_rps > 10:
+        assert fleet.task_rps() == pytest.approx(TRUE_RPS, rel=0.4)
+
+
+def test_a_quiet_night_does_not_unlearn_the_day() -> None:
+    fleet = Fleet(service(declared_rps=200.0), load=lambda _, now_s: 50.0 if now_s < 1300 else 2.0)
+    fleet.advance(290)
+    day_rps = fleet.task_rps()
+    fleet.advance(600)
+    assert day_rps == pytest.approx(TRUE_RPS, rel=0.12)
+    assert fleet.task_rps() == pytest.approx(day_rps, rel=0.25)
+
+
 @pytest.mark.parametrize("declared_rps", [40.0, 200.0])
 def test_a_wrong_declaration_is_left_as_the_signal_grows(declared_rps: float) -> None:
     fleet = Fleet(service(declared_rps=declared_rps), load=day(50))
