@@ -12,7 +12,17 @@ from gslb.balancer.assignment import Assignment, Matrix, Problem, assign, floore
 from gslb.balancer.capacity import ServiceCapacity, capacity_of
 from gslb.balancer.congestion import overload_factor
 from gslb.balancer.coverage import Coverage
-from gslb.balancer.damping import Held, Move, Placement, growth_rps, ramp, ramp_note, signature, within_band
+from gslb.balancer.damping import (
+    Held,
+    Move,
+    Placement,
+    growth_rps,
+    plannable_rps,
+    ramp,
+    ramp_note,
+    signature,
+    within_band,
+)
 from gslb.balancer.inputs import Inputs, TaskState
 from gslb.balancer.learning import learn
 from gslb.balancer.network import Network
@@ -235,7 +245,7 @@ def _solved(base: ServiceMemory, case: _Case, moment: Moment) -> ServiceMemory:
         Problem(
             case.demand_rps,
             _cost(case, moment),
-            np.array(case.used_rps),
+            plannable_rps(np.array(case.used_rps), float(case.demand_rps.sum())),
             case.service.max_utilization,
             previous,
             stickiness_ms(since_s, moment.now_s),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bns.model import HealthStatus
-from gslb.balancer.damping import GROWTH_PER_PERIOD, Move, growth_rps, ramp
+from gslb.balancer.damping import GROWTH_PER_PERIOD, Move, growth_rps, plannable_rps, ramp
 from gslb.balancer.demand import DemandFold, DemandReport, DemandRow
 from gslb.model.plan import Plan
 from gslb.model.resources import DemandSource, DrainScope
@@ -63,8 +63,8 @@ def test_noise_of_a_tenth_moves_less_than_a_thousandth_of_the_traffic_a_period(a
     settled = fractions[12:]
     assert float(np.mean(settled)) <= 0.001
     assert float(np.median(settled)) == 0.0
-    # No limit cycle: the second half is no livelier than the first.
-    assert sum(settled[len(settled) // 2 :]) <= sum(settled[: len(settled) // 2]) + 0.001
+    # No limit cycle: at most a move now and then.
+    assert sum(fraction > 0.001 for fraction in settled) <= 4
 
 
 def test_a_real_change_of_demand_leaves_the_band_and_is_planned_for() -> None:
@@ -78,10 +78,18 @@ def test_a_real_change_of_demand_leaves_the_band_and_is_planned_for() -> None:
 
 def test_nobody_is_held_above_capacity_however_wide_the_band() -> None:
     far = {("north-america", name): 900.0 for name in PLACES} | {("north-america", "us-east1"): 10.0}
-    run = Run(replace(planet({"north-america": 97.0}), rtt_ms=far))
+    run = Run(replace(planet({"north-america": 85.0}), rtt_ms=far))
     assert run.step().shares["north-america"] == {"us-east1": 1.0}
-    plan = run.step(replace(run.inputs, demand={"backend": {"north-america": 101.0}}))
-    assert plan.load_rps["us-east1"] <= 100.0 * 1.001
+    plan = run.step(replace(run.inputs, demand={"backend": {"north-america": 94.0}}))
+    # Within the band, and too near to what chance may bring.
+    assert plan.load_rps["us-east1"] <= 90.0
+
+
+def test_large_places_need_next_to_no_room_for_chance_and_what_is_needed_is_used() -> None:
+    assert plannable_rps(np.array([60.0]), 0.0)[0] == pytest.approx(51.3, abs=0.1)
+    assert plannable_rps(np.array([60_000.0]), 0.0)[0] > 59_700
+    assert plannable_rps(np.array([60.0, 0.0]), 60.0).tolist() == [60.0, 0.0]
+    assert plannable_rps(np.array([60.0, 60.0]), 110.0).sum() > 110.0
 
 
 def test_one_task_that_falls_ill_is_acted_on_at_once() -> None:
