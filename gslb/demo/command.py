@@ -94,8 +94,9 @@ async def _run(options: Options) -> int:
     load: asyncio.Task[None] | None = None
     code = 1
     try:
-        planet = Planet.create(own.path, options.texts, _say, options.log_sample)
-        await planet.start()
+        async with directory.starting():
+            planet = Planet.create(own.path, options.texts, _say, options.log_sample)
+            await planet.start()
         if options.state_file is not None:
             _write_json(options.state_file, await planet.state())
         traffic = Traffic(planet.dns_servers, planet.gfe_port, random.Random())

@@ -4,15 +4,20 @@ A directory belongs to a demo as long as the lock that its process holds on a fi
 however the process ends, so a kill -9 leaves nothing that looks alive.
 """
 
+import asyncio
 import fcntl
+import os
 import shutil
 import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 _PREFIX = "gslb-demo-"
 _LOCK = "lock"
+_START_POLL_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,20 @@ def create(parent: Path | None = None) -> DataDirectory:
     lock = (path / _LOCK).open("w")
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     return DataDirectory(path, lock)
+
+
+@asynccontextmanager
+async def starting(parent: Path | None = None) -> AsyncIterator[None]:
+    """Only one demo of this user starts at a time: each looks for free ports long before its processes bind them."""
+    path = (parent or Path(tempfile.gettempdir())) / f"gslb-demo-starting-{os.getuid()}"
+    with path.open("w") as lock:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                await asyncio.sleep(_START_POLL_S)
+        yield
 
 
 def remove_abandoned(parent: Path | None = None) -> list[Path]:

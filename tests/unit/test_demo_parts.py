@@ -1,5 +1,6 @@
 """The demo's own small parts: its layout, its data directories, its resolver's view of an answer."""
 
+import asyncio
 import fcntl
 import random
 from ipaddress import IPv4Network
@@ -58,6 +59,19 @@ def test_a_running_demo_holds_its_lock(tmp_path: Path) -> None:
     with (own.path / "lock").open("r+") as other, pytest.raises(BlockingIOError):
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
     own.remove()
+
+
+async def test_demos_start_one_after_the_other(tmp_path: Path) -> None:
+    order: list[str] = []
+
+    async def start(name: str) -> None:
+        async with directory.starting(tmp_path):
+            order.append(f"{name} begins")
+            await asyncio.sleep(0.3)
+            order.append(f"{name} is up")
+
+    await asyncio.gather(start("one"), start("two"))
+    assert order == ["one begins", "one is up", "two begins", "two is up"]
 
 
 def test_free_ports_are_free_on_every_address() -> None:
