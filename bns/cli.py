@@ -172,9 +172,7 @@ def ls(prefix: str, output: str, server: str, timeout_s: float, tls: "Tls | None
 @click.option("--linearizable", is_flag=True, help="Ask etcd's quorum instead of the replica's mirror.")
 @_output_option
 @_server_options
-def resolve(
-    name: str, linearizable: bool, output: str, server: str, timeout_s: float, tls: "Tls | None"
-) -> None:
+def resolve(name: str, linearizable: bool, output: str, server: str, timeout_s: float, tls: "Tls | None") -> None:
     """Print the addresses of NAME.
 
     NAME is a task, or a job: then all of its tasks. A name under which nothing is registered is a failure (exit status
