@@ -21,7 +21,7 @@ demo: setup texts ## start a small planet on this machine and show it (Ctrl-C en
 
 # Two tests run side by side, on real processes: what fails then is tried once more alone, and what fails twice is red.
 test: setup texts ## every test, on real parts
-	$(BIN)/pytest -n 2 --dist loadgroup || \
+	$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder || \
 	    { echo "once more, alone: what failed above" >&2; $(BIN)/pytest --last-failed --last-failed-no-failures none; }
 
 check: setup lint types imports drift ## ruff, mypy strict, import-linter, generated-code drift
