@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
 
 from gslb.balancer.capacity import ServiceCapacity, capacity_of
 from gslb.balancer.coverage import Coverage
@@ -9,10 +11,13 @@ from gslb.balancer.inputs import Inputs
 from gslb.balancer.learning import UNLEARNED
 from gslb.balancer.network import Network
 from gslb.balancer.sharing import NOTHING_SHARED, Claim, Sharing, costs_of, split
-from gslb.balancer.state import ServiceDecision, ServiceMemory
+from gslb.balancer.state import BalancerState, ServiceDecision, ServiceMemory
 from gslb.model import limits
 from gslb.model.errors import InvalidValueError
 from gslb.model.resources import Service
+
+# A budget below what the tasks could serve by more than this is a limit.
+SHORT_FRACTION: Final = 0.01
 
 
 def share(
@@ -40,6 +45,28 @@ def share(
         demand[name] = math.fsum(near.values())
         claims += _claims(service, capacity, near, inputs)
     return split(before, claims, demand, now_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What one service can place within what it shares, all datacenters together. `short`: what limits it, and where."""
+
+    rps: float
+    short: tuple[str, ...]
+
+
+def usable(state: BalancerState, inputs: Inputs, *, now_s: float) -> dict[str, Room]:
+    """The room of every service that shares something, once the budgets have got where they are going to."""
+    sharing = share(NOTHING_SHARED, inputs, state.network, state.coverage, state.services, now_s=now_s)
+    rooms: dict[str, float] = {}
+    short: dict[str, dict[str, None]] = {}
+    for (service, _), claim in sharing.claims.items():
+        budget = min(sharing.budgets.get(claim.pair, claim.own_rps), claim.own_rps)
+        rooms[service] = rooms.get(service, 0.0) + budget
+        if budget < claim.own_rps * (1 - SHORT_FRACTION):
+            names = {f"{what.what} of {what.datacenter}": None for what, _ in claim.costs}
+            short.setdefault(service, {}).update(names)
+    return {service: Room(rps, tuple(short.get(service, {}))) for service, rps in rooms.items()}
 
 
 def _shares(service: Service, inputs: Inputs) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from gslb.balancer.inputs import Callers
 from gslb.model import limits
 from gslb.model.criticality import Criticality
 from gslb.model.resources import DemandSource
@@ -64,6 +65,12 @@ class _Rates:
     rows: Mapping[tuple[str, str], float]  # rps by (service, locality)
     period_s: float
     heard_s: float
+    calls: Mapping[tuple[str, str, str], float] = field(default_factory=dict)  # rps by (service, locality, caller)
+
+    @property
+    def size(self) -> int:
+        """Rows in memory."""
+        return len(self.rows) + len(self.calls)
 
     def weight(self, now_s: float) -> float:
         """1 while the reporter reports, then half each half-life."""
@@ -88,6 +95,7 @@ class DemandFold:
     def __init__(self) -> None:
         self._reporters: dict[str, _Reporter] = {}
         self._rows = 0
+        self._unsmoothed: dict[str, dict[str, float]] = {}  # as of the last call of `demand`
         self._smoothed: dict[str, dict[str, float]] = {}
         self._rising: dict[str, frozenset[str]] = {}
         self._smoothed_at_s: float | None = None
@@ -109,20 +117,17 @@ class DemandFold:
             self._drop(reporter)
         reporter.boot_id, reporter.seq, reporter.heard_s = report.boot_id, report.seq, now_s
         period_s = max(report.period_s, PERIOD_MIN_S)
-        rows: dict[tuple[str, str], float] = {}
-        for row in report.rows:
-            key = (row.service, row.locality)
-            rows[key] = rows.get(key, 0.0) + row.attempts / period_s
+        rates = _rates(report, period_s, now_s)
         old = reporter.rates.get(report.source)
-        self._rows += len(rows) - (len(old.rows) if old else 0)
-        reporter.rates[report.source] = _Rates(rows, period_s, now_s)
+        self._rows += rates.size - (old.size if old else 0)
+        reporter.rates[report.source] = rates
         self._reporters[report.reporter] = reporter
         return ""
 
     def demand(self, sources: Mapping[str, DemandSource], *, now_s: float) -> Mapping[str, Mapping[str, float]]:
         """Smoothed rps by service and locality. `sources`: the one source of each service there is."""
         self._forget(now_s)
-        raw = self._raw(sources, now_s)
+        self._unsmoothed = raw = self._raw(sources, now_s)
         last_s = self._smoothed_at_s
         elapsed_s = max(0.0, now_s - last_s) if last_s is not None else 0.0
         self._smoothed_at_s = now_s
@@ -138,6 +143,20 @@ class DemandFold:
         self._smoothed, self._rising = smoothed, still_rising
         return dict(smoothed)
 
+    def callers(self, sources: Mapping[str, DemandSource], *, now_s: float) -> Callers:
+        """Which part of each service's demand, by locality, other services make; to be called right after `demand`."""
+        calls: dict[str, dict[tuple[str, str], float]] = {}
+        for reporter in self._reporters.values():
+            for source, rates in reporter.rates.items():
+                weight = rates.weight(now_s)
+                for (service, locality, caller), rps in rates.calls.items():
+                    whole = self._unsmoothed.get(service, {}).get(locality, 0.0)
+                    if sources.get(service) is source and whole > 0:
+                        of_service = calls.setdefault(service, {})
+                        key = (locality, caller)
+                        of_service[key] = min(of_service.get(key, 0.0) + weight * rps / whole, 1.0)
+        return calls
+
     def _raw(self, sources: Mapping[str, DemandSource], now_s: float) -> dict[str, dict[str, float]]:
         raw: dict[str, dict[str, float]] = {}
         for reporter in self._reporters.values():
@@ -152,12 +171,13 @@ class DemandFold:
     def _no_room(self, known: _Reporter | None, report: DemandReport) -> str:
         if known is None and len(self._reporters) >= REPORTERS_MAX:
             return f"more than {REPORTERS_MAX} reporters"
-        if self._rows + len(report.rows) > ROWS_TOTAL_MAX:
+        rows = len(report.rows) + sum(1 for row in report.rows if row.caller)
+        if self._rows + rows > ROWS_TOTAL_MAX:
             return f"more than {ROWS_TOTAL_MAX} rows of all reporters together"
         return ""
 
     def _drop(self, reporter: _Reporter) -> None:
-        self._rows -= sum(len(rates.rows) for rates in reporter.rates.values())
+        self._rows -= sum(rates.size for rates in reporter.rates.values())
         reporter.rates.clear()
 
     def _forget(self, now_s: float) -> None:
@@ -165,6 +185,19 @@ class DemandFold:
         limit_s = FORGET_HALF_LIVES * limits.DEMAND_HALF_LIFE_S
         for name in [name for name, reporter in self._reporters.items() if now_s - reporter.heard_s > limit_s]:
             self._drop(self._reporters.pop(name))
+
+
+def _rates(report: DemandReport, period_s: float, now_s: float) -> _Rates:
+    """The report's rows as rates: all of them, and again those that a service made, by caller."""
+    rows: dict[tuple[str, str], float] = {}
+    calls: dict[tuple[str, str, str], float] = {}
+    for row in report.rows:
+        key, rps = (row.service, row.locality), row.attempts / period_s
+        rows[key] = rows.get(key, 0.0) + rps
+        if row.caller:
+            call = (row.service, row.locality, row.caller)
+            calls[call] = calls.get(call, 0.0) + rps
+    return _Rates(rows, period_s, now_s, calls)
 
 
 def _malformed(report: DemandReport) -> str:

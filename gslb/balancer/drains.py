@@ -1,23 +1,32 @@
 """What a drain would do, and whether it may. PURE.
 
 A drain is admitted when, of every service that it takes capacity from, what remains with headroom still carries the
-demand, and some healthy task remains (design section 6, invariant 7). Load may go to any datacenter, so sums decide;
-the preview shows where it goes by running the very step that will run once the drain is written.
+demand, and some healthy task remains (design section 6, invariant 7). Load may go to any datacenter, so sums decide.
+The preview shows where it goes by running the very step that will run once the drain is written, and follows the callers
+that move to the services they call: those are asked from elsewhere then (`gslb.balancer.callees`), and where services share
+CPU or an uplink, what arrives takes from the others. Whoever does not fit any more is a reason to refuse as well.
 """
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
+from gslb.balancer.callees import Aftermath, Rates, callers_of, changed, follow, loads
 from gslb.balancer.capacity import ServiceCapacity, capacity_of
+from gslb.balancer.claims import usable
 from gslb.balancer.coverage import active_drains, coverage_of
 from gslb.balancer.inputs import Inputs
 from gslb.balancer.learning import UNLEARNED
-from gslb.balancer.state import BalancerState, Decision
+from gslb.balancer.state import BalancerState
 from gslb.balancer.step import step
 from gslb.model import limits
 from gslb.model.errors import InvalidValueError
 from gslb.model.resources import Drain, Service
+
+# Room that shrinks by less is no news: splits wobble.
+SAME_ROOM_FRACTION: Final = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +39,7 @@ class DrainEffect:
     capacity_after_rps: float
     load_before_rps: float
     load_after_rps: float
+    why: str = ""  # what the drain has to do with this service
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +66,23 @@ class _Change:
         return _undrained(self.after)
 
 
+@dataclass(frozen=True, slots=True)
+class _Move:
+    """One service, its capacity and its load by datacenter, without and with the drain."""
+
+    service: str
+    before: tuple[ServiceCapacity, Rates]
+    after: tuple[ServiceCapacity, Rates]
+    callers: tuple[str, ...]  # whose move moves its demand
+    why: str
+
+
 def admission_violations(
     inputs: Inputs, drain: Drain, *, now_s: float, state: BalancerState | None = None
 ) -> tuple[str, ...]:
-    """The rules that `drain` would break now, each with its numbers; `now_s` is UTC seconds since the epoch.
+    """The rules that `drain` itself would break now, each with its numbers; `now_s` is UTC seconds since the epoch.
 
+    Nothing is planned for it, so those whom it touches in other ways (`preview_drain`) are not looked at.
     Without `state` tasks serve what is declared, whatever was learned.
     """
     changes = _changes(inputs, drain, now_s, state or BalancerState())
@@ -68,17 +90,24 @@ def admission_violations(
 
 
 def preview_drain(inputs: Inputs, drain: Drain, *, now_s: float, state: BalancerState | None = None) -> DrainPreview:
-    """Every datacenter's load before and after `drain`, as if it began now.
+    """Every datacenter's load before and after `drain`, callees included, as if it began now.
 
     With `state`, only what changes is solved.
     """
-    changes = _changes(inputs, drain, now_s, state or BalancerState())
-    settled, before = step(state or BalancerState(), inputs, now_s=now_s)
-    touched = [change for change in changes if change.covered_tasks]
-    _, after = step(settled, _with_drain(inputs, drain, now_s), now_s=now_s)
-    effects = tuple(effect for change in touched for effect in _effects(change, before, after))
-    violations = tuple(violation for change in changes for violation in _violations(change))
-    return DrainPreview(effects, violations, sum(change.covered_tasks for change in changes))
+    changes = {change.service: change for change in _changes(inputs, drain, now_s, state or BalancerState())}
+    settled, decision = step(state or BalancerState(), inputs, now_s=now_s)
+    before = Aftermath(settled, decision, inputs)
+    after = follow(settled, _with_drain(inputs, drain, now_s), loads(decision, inputs.demand), now_s=now_s)
+    moves = _moves(before, after, changes)
+    effects = tuple(effect for move in moves for effect in _effects(move))
+    violations = {change.service: _violations(change) for change in changes.values()}
+    for name, violation in _squeezed(before, after, now_s).items():
+        violations[name] = violations.get(name) or [violation + _called(name, moves)]
+    return DrainPreview(
+        effects,
+        tuple(violation for _, found in sorted(violations.items()) for violation in found),
+        sum(change.covered_tasks for change in changes.values()),
+    )
 
 
 def _with_drain(inputs: Inputs, drain: Drain, now_s: float) -> Inputs:
@@ -143,21 +172,65 @@ def _violations(change: _Change) -> list[str]:
     return []
 
 
-def _effects(change: _Change, before: Decision, after: Decision) -> list[DrainEffect]:
-    loads = [_loads(decision, change.service) for decision in (before, after)]
+def _moves(before: Aftermath, after: Aftermath, changes: Mapping[str, _Change]) -> list[_Move]:
+    """Every service that the drain touches, by name: it covers tasks, moves its callers, or takes what it shares."""
+    carried, arriving = (loads(each.decision, each.inputs.demand) for each in (before, after))
+    called = changed(before.inputs.demand, after.inputs.demand)
+    touched = sorted({*changes, *called, *changed(carried, arriving)})
+    moves = []
+    for name in touched:
+        change = changes.get(name)
+        callers = (
+            tuple(one for one in callers_of(before.inputs.callers, name) if one in touched) if name in called else ()
+        )
+        why = ["drained"] if change else []
+        why += [f"called by {', '.join(callers)}"] if callers else []
+        moves.append(
+            _Move(
+                name,
+                ((change.before if change else before.decision.services[name].capacity), carried.get(name, {})),
+                ((change.after if change else after.decision.services[name].capacity), arriving.get(name, {})),
+                callers,
+                ", ".join(why) or "shares a limit",
+            )
+        )
+    return moves
+
+
+def _squeezed(before: Aftermath, after: Aftermath, now_s: float) -> dict[str, str]:
+    """Services that would not fit into what they share with others: with less room than before, and less than demand."""
+    old, new = (usable(each.state, each.inputs, now_s=now_s) for each in (before, after))
+    found = {}
+    for name, room in new.items():
+        was = old[name].rps if name in old else math.inf
+        remaining = room.rps * (1 - limits.DRAIN_HEADROOM_FRACTION)
+        demand = _demand_rps(after.inputs, name)
+        if remaining < demand and room.rps < was * (1 - SAME_ROOM_FRACTION):
+            found[name] = (
+                f"service {name}: demand {demand:.6g} rps > {remaining:.6g} rps that fit into what it shares with others "
+                f"({was:.6g} before; {', '.join(room.short)}; {100 * limits.DRAIN_HEADROOM_FRACTION:.3g} % headroom)"
+            )
+    return found
+
+
+def _called(service: str, moves: Iterable[_Move]) -> str:
+    """Who brings the load, for the refusal."""
+    callers = next((move.callers for move in moves if move.service == service), ())
+    return f"; it is called by {', '.join(callers)}, whose load moves" if callers else ""
+
+
+def _effects(move: _Move) -> list[DrainEffect]:
+    (old, carried), (new, arriving) = move.before, move.after
+    rates = {site.datacenter: site.capacity_rps for site in old.datacenters}
     return [
         DrainEffect(
-            change.service,
-            old.datacenter,
-            old.capacity_rps,
-            new.capacity_rps,
-            loads[0].get(old.datacenter, 0.0),
-            loads[1].get(new.datacenter, 0.0),
+            move.service,
+            site.datacenter,
+            rates.get(site.datacenter, 0.0),
+            site.capacity_rps,
+            carried.get(site.datacenter, 0.0),
+            arriving.get(site.datacenter, 0.0),
+            move.why,
         )
-        for old, new in zip(change.before.datacenters, change.after.datacenters, strict=True)
+        for site in new.datacenters
     ]
-
-
-def _loads(decision: Decision, service: str) -> dict[str, float]:
-    plan = decision.services[service].plan
-    return dict(plan.load_rps) if plan else {}

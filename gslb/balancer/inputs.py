@@ -8,6 +8,9 @@ from bns.model import HealthStatus
 from gslb.model.plan import Plan
 from gslb.model.resources import Catalog
 
+# By callee and (locality, caller): the part of the callee's demand from that locality that the caller makes, 0..1.
+Callers = Mapping[str, Mapping[tuple[str, str], float]]
+
 
 @dataclass(frozen=True, slots=True)
 class TaskState:
@@ -42,5 +45,7 @@ class Inputs:
     demand: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # by service and locality, smoothed, rps
     rtt_ms: Mapping[tuple[str, str], float] = field(default_factory=dict)  # by (locality, datacenter), measured
     previous: Mapping[str, Plan] = field(default_factory=dict)  # by service, as published
+    # Who asks for the demand, as far as services do: moves nothing by itself, what-ifs follow it (`gslb.balancer.callees`).
+    callers: Callers = field(default_factory=dict)
     # Services whose tasks may differ from the last step's; None: any. Everything else is always looked at.
     changed: frozenset[str] | None = None

@@ -17,7 +17,7 @@ SCOPES = tuple(scope.value for scope in DrainScope)
 EFFECTS = (
     Column("service", "service"), Column("datacenter", "datacenter"), Column("capacity", "capacity_before_rps"),
     Column("-> after", "capacity_after_rps"), Column("load", "load_before_rps"), Column("-> after", "load_after_rps"),
-    Column("used after", "used_after"),
+    Column("used after", "used_after"), Column("why", "why"),
 )  # fmt: skip
 _UNIT_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smhd])+")
@@ -80,7 +80,8 @@ def drain(  # noqa: PLR0913, PLR0917 - one parameter an option
     gslb drain service web@us-east1 --reason "bad release" --dry-run
     gslb drain task /bns/us-east1/web/server/3 --reason "slow disk"
 
-    A drain that would leave less capacity than demand is refused, with the numbers. It ends by itself.
+    A drain that would leave less capacity than demand is refused, with the numbers; so is one that moves callers to where
+    the services that they call do not fit. It ends by itself.
     """
     request = admin_pb2.DrainRequest(
         scope=encode_scope(DrainScope(scope)), target=target, duration_s=duration_s, reason=reason, author=author,
@@ -90,7 +91,8 @@ def drain(  # noqa: PLR0913, PLR0917 - one parameter an option
     rows = [
         {"service": e.service, "datacenter": e.datacenter, "capacity_before_rps": e.capacity_before_rps,
          "capacity_after_rps": e.capacity_after_rps, "load_before_rps": e.load_before_rps, "load_after_rps": e.load_after_rps,
-         "used_after": f"{100 * e.load_after_rps / e.capacity_after_rps:.0f} %" if e.capacity_after_rps else "-"}
+         "used_after": f"{100 * e.load_after_rps / e.capacity_after_rps:.0f} %" if e.capacity_after_rps else "-",
+         "why": e.why}
         for e in reply.effects
     ]  # fmt: skip
     show(output, rows, EFFECTS)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from bns.etcd.election import Leadership
 from bns.etcd.errors import EtcdError
 from gslb.balancer.demand import DemandFold
-from gslb.balancer.inputs import Inputs
+from gslb.balancer.inputs import Callers, Inputs
 from gslb.balancer.state import BalancerState, Decision
 from gslb.balancer.step import step
 from gslb.control.ingest.board import HealthBoard
@@ -24,7 +24,7 @@ from gslb.control.publish import Publisher
 from gslb.control.view.mirror import GslbMirror
 from gslb.control.view.world import World
 from gslb.model import limits
-from gslb.model.resources import CapacityMode
+from gslb.model.resources import CapacityMode, DemandSource
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +57,7 @@ class Planner:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="planner")
         self._planned_rps: dict[str, float] = {}
         self.demand: Mapping[str, Mapping[str, float]] = {}  # smoothed, rps by service and locality
+        self.callers: Callers = {}  # who asks for it, as of the last periodic round
         self._complained = ""
         self.inputs = Inputs(sources.world.catalog)
         self.state = BalancerState()
@@ -120,6 +121,7 @@ class Planner:
         touched, self._touched = frozenset(self._touched), set()
         self._refresh_demand()
         if periodic:
+            self.callers = self._sources.demand.callers(self._demand_sources(), now_s=time.monotonic())
             await self._refresh_states()
         inputs = self.gather(None if periodic else touched)
         started_s = time.perf_counter()
@@ -164,6 +166,7 @@ class Planner:
                 for name, published in mirror.plans.plans.items()
                 if name in services or name not in deleted
             },
+            callers=self.callers,
             changed=touched,
         )
 
@@ -179,8 +182,10 @@ class Planner:
             self.kick(jumped)
 
     def _refresh_demand(self) -> None:
-        sources = {name: service.source for name, service in self._sources.world.catalog.services.items()}
-        self.demand = self._sources.demand.demand(sources, now_s=time.monotonic())
+        self.demand = self._sources.demand.demand(self._demand_sources(), now_s=time.monotonic())
+
+    def _demand_sources(self) -> Mapping[str, DemandSource]:
+        return {name: service.source for name, service in self._sources.world.catalog.services.items()}
 
     async def _publish(self, leadership: Leadership) -> None:
         mirror = self._sources.mirror

@@ -217,12 +217,15 @@ class DrainEffect(google.protobuf.message.Message):
     CAPACITY_AFTER_RPS_FIELD_NUMBER: builtins.int
     LOAD_BEFORE_RPS_FIELD_NUMBER: builtins.int
     LOAD_AFTER_RPS_FIELD_NUMBER: builtins.int
+    WHY_FIELD_NUMBER: builtins.int
     service: builtins.str
     datacenter: builtins.str
     capacity_before_rps: builtins.float
     capacity_after_rps: builtins.float
     load_before_rps: builtins.float
     load_after_rps: builtins.float
+    why: builtins.str
+    """what the drain has to do with the service: drained, called by FRONTEND, shares a limit"""
     def __init__(
         self,
         *,
@@ -232,8 +235,9 @@ class DrainEffect(google.protobuf.message.Message):
         capacity_after_rps: builtins.float = ...,
         load_before_rps: builtins.float = ...,
         load_after_rps: builtins.float = ...,
+        why: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["capacity_after_rps", b"capacity_after_rps", "capacity_before_rps", b"capacity_before_rps", "datacenter", b"datacenter", "load_after_rps", b"load_after_rps", "load_before_rps", b"load_before_rps", "service", b"service"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["capacity_after_rps", b"capacity_after_rps", "capacity_before_rps", b"capacity_before_rps", "datacenter", b"datacenter", "load_after_rps", b"load_after_rps", "load_before_rps", b"load_before_rps", "service", b"service", "why", b"why"]) -> None: ...
 
 Global___DrainEffect: typing_extensions.TypeAlias = DrainEffect
 

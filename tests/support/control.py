@@ -294,6 +294,7 @@ class FakeClient:
     addresses: list
     rps: dict = field(default_factory=dict)  # by service
     seen: dict = field(default_factory=dict)  # task -> (ok, failed)
+    callers: dict = field(default_factory=dict)  # by service: the service that asks
     period_s: float = 0.5
 
     async def start(self):
@@ -314,7 +315,12 @@ class FakeClient:
             datacenter=self.locality,
             source=config_pb2.DEMAND_SOURCE_RPC,
             rows=[
-                report_pb2.DemandRow(service=name, locality=self.locality, attempts=int(rps * self.period_s))
+                report_pb2.DemandRow(
+                    service=name,
+                    locality=self.locality,
+                    attempts=int(rps * self.period_s),
+                    caller=self.callers.get(name, ""),
+                )
                 for name, rps in self.rps.items()
             ],
             observations=[

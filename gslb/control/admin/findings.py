@@ -11,6 +11,7 @@ from bns.etcd.advice import Level, quota_alarm, version_warning
 from bns.etcd.errors import EtcdError
 from bns.etcd.v3 import rpc_pb2
 from bns.model import HealthStatus
+from gslb.balancer.callees import Overfull, overfull_after_losses
 from gslb.balancer.contingency import Loss, losses
 from gslb.balancer.sharing import Use
 from gslb.balancer.state import ServiceDecision
@@ -30,6 +31,8 @@ V = TypeVar("V")
 # Of one sort of trouble at most so many lines.
 LINES_MAX = 50
 LOSSES_MAX = 500
+# Services that call each other, times localities: beyond this a check would take seconds.
+CALLEE_PAIRS_MAX = 20_000
 EXPIRES_SOON_S = 1800.0
 ETCD_TIMEOUT_S = 2.0
 ETCD_SILENT_S = 5.0
@@ -48,6 +51,7 @@ async def findings_of(replica: "Replica") -> list[admin_pb2.Finding]:
     found += [
         *shared_findings(replica.planner.decision.uses),
         *_single_losses(replica),
+        *await _callees(replica),
         *_drains(replica),
         *_clocks(replica),
     ]
@@ -211,6 +215,31 @@ def _single_losses(replica: "Replica") -> Findings:
         )
     if not told and replica.planner.decision.services:
         yield _finding(OK, "losses", "every service survives the loss of any one datacenter within capacity")
+
+
+async def _callees(replica: "Replica") -> list[admin_pb2.Finding]:
+    """Losses whose callers would overfill somebody before there is a new plan."""
+    planner = replica.planner
+    plans = {name: each.plan for name, each in planner.decision.services.items() if each.plan is not None}
+    callers = planner.callers
+    pairs = sum(len(plans[name].shares) for name in callers if name in plans)
+    if pairs > CALLEE_PAIRS_MAX:
+        message = f"losses are judged without callers' moves: {pairs} pairs of service and locality, at most {CALLEE_PAIRS_MAX}"
+        return [_finding(OK, "losses", message)]
+    found = await asyncio.to_thread(overfull_after_losses, plans, callers)
+    return [
+        _finding(
+            WARNING,
+            f"service {one.service}",
+            f"if {one.lost} is lost, {', '.join(one.callers)} call it from elsewhere, and {one.datacenter} would be at "
+            f"{_percent(one)} of its capacity until the next plan: add tasks in {one.datacenter}",
+        )
+        for one in found[:LINES_MAX]
+    ]
+
+
+def _percent(one: Overfull) -> str:
+    return f"{one.load_rps / one.capacity_rps:.0%}" if one.capacity_rps > 0 else "more than all"
 
 
 def _loss_message(loss: Loss) -> str:

@@ -151,6 +151,7 @@ class AdminServicer(admin_pb2_grpc.AdminServicer):
                         capacity_after_rps=effect.capacity_after_rps,
                         load_before_rps=effect.load_before_rps,
                         load_after_rps=effect.load_after_rps,
+                        why=effect.why,
                     )
                     for effect in preview.effects
                 ],
