@@ -16,6 +16,7 @@ import socket
 import subprocess
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,16 +59,34 @@ def _is_wrapper(path: Path) -> bool:
     return False
 
 
+_CLAIMS_MAX = 32
+_claims: deque[int] = deque()  # file descriptors; the end of the process closes them
+
+
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port nobody listens on now, below the range of outgoing connections: it stays free over a restart."""
+    """A port nobody listens on now, below the range of outgoing connections: it stays free over a restart.
+
+    Nor is it handed out to another process that asks here, while it is one of our latest `_CLAIMS_MAX`: between the
+    choice and the bind of whoever it is for lies the start of a process.
+    """
     rng = random.SystemRandom()
     for _ in range(200):
         port = rng.randrange(10_240, 32_000)
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0gslb-port-{port}")  # an abstract name: it is gone with us
+        except OSError:
+            claim.close()
+            continue
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             try:
                 probe.bind((host, port))
             except OSError:
+                claim.close()
                 continue
+            if len(_claims) == _CLAIMS_MAX:
+                os.close(_claims.popleft())
+            _claims.append(claim.detach())
             return port
     raise StartError(f"no free port was found on {host} in 200 tries")
 
