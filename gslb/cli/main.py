@@ -30,6 +30,7 @@ _MEMBERS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
         "explain": ("gslb.cli.explain:explain", "server", "Say why traffic goes where it goes."),
         "check": ("gslb.cli.check:check", "server", "Say what is wrong now, and what to do."),
         "plan": ("gslb.cli.plan:plan", "server", "Say what to build before it is needed."),
+        "replay": ("gslb.cli.replay:replay_command", "server", "Run a recorded moment again, with what-ifs."),
         "sim": ("gslb.cli.sim:sim", "server", "Play a story on a simulated planet."),
         "top": ("gslb.cli.top:top", "server", "Show every backend's load, live."),
     }

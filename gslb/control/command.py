@@ -13,6 +13,7 @@ from bns.transport import Tls, parse_addresses, tls_options
 from gslb.control.settings import EtcdSettings, Settings
 from gslb.model import limits
 from gslb.ops.http import OpsListenError
+from gslb.recorder.ring import Bounds
 
 _ROLES = frozenset({"cell", "global"})
 _LOG_FORMAT = "%(asctime)s %(levelname).1s %(name)s: %(message)s"
@@ -32,6 +33,16 @@ def _addresses(_: click.Context, __: click.Parameter, text: str) -> tuple[str, .
         return parse_addresses(text)
     except BnsError as error:
         raise click.BadParameter(str(error)) from error
+
+
+def _recorder(_: click.Context, __: click.Parameter, text: str | None) -> Path | None:
+    """Where to record: as told, else in the state directory that systemd gave us, else nowhere."""
+    if text is None:
+        state = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
+        return Path(state) / "recorder" if state else None
+    if not text:
+        raise click.BadParameter("give a directory, or off")
+    return None if text == "off" else Path(text)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
@@ -68,6 +79,20 @@ def _addresses(_: click.Context, __: click.Parameter, text: str) -> tuple[str, .
 @click.option("--etcd-cert", type=click.Path(path_type=Path), default=None, metavar="FILE", help="Our certificate.")
 @click.option("--etcd-key", type=click.Path(path_type=Path), default=None, metavar="FILE", help="Its private key.")
 @click.option(
+    "--recorder",
+    callback=_recorder,
+    default=None,
+    metavar="DIR|off",
+    help="Record every step of the balancer there, for `gslb replay`; a directory for each replica."
+    "  [default: $STATE_DIRECTORY/recorder where systemd sets it, else off]",
+)
+@click.option(
+    "--recorder-mb", type=click.IntRange(1, 1_000_000), default=256, metavar="MB", help="Most that it takes on disk."
+)
+@click.option(
+    "--recorder-hours", type=click.FloatRange(0.1, 8760.0), default=24.0, metavar="H", help="Older steps are deleted."
+)
+@click.option(
     "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", help="On stderr."
 )
 @tls_options
@@ -84,6 +109,9 @@ def command(  # noqa: PLR0913 - one parameter a flag
     etcd_ca: Path | None,
     etcd_cert: Path | None,
     etcd_key: Path | None,
+    recorder: Path | None,
+    recorder_mb: int,
+    recorder_hours: float,
     log_level: str,
     tls: Tls | None,
 ) -> None:
@@ -105,6 +133,8 @@ def command(  # noqa: PLR0913 - one parameter a flag
             plan_period_s=plan_period,
             report_period_s=report_period,
             tls=tls,
+            recorder=recorder,
+            recorder_bounds=Bounds(recorder_mb * 2**20, recorder_hours * 3600.0),
         )
         asyncio.run(serve(settings))
     except (BnsError, OpsListenError) as error:

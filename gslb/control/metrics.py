@@ -10,6 +10,7 @@ from typing_extensions import override
 
 if TYPE_CHECKING:
     from gslb.control.ingest.servicer import ReportsServicer
+    from gslb.control.recorder import Recorder
     from gslb.control.replica import Replica
 
 
@@ -60,6 +61,7 @@ class _ReplicaCollector(Collector):
 
     def _counters(self) -> Iterator[Metric]:
         replica = self._replica
+        yield from _recorder_metrics(replica.recorder)
         yield CounterMetricFamily("gslb_control_plan_rounds", "Rounds of the balancer.", value=replica.planner.steps)
         yield CounterMetricFamily(
             "gslb_control_plans_published", "Plans written to etcd.", value=replica.publisher.total
@@ -95,6 +97,20 @@ class _ReplicaCollector(Collector):
             published = replica.mirror.plans.plans.get(name)
             version.add_metric([name], published.plan.stamp.version if published else 0)
         yield from (overload, held, demand, version)
+
+
+def _recorder_metrics(recorder: "Recorder | None") -> Iterator[Metric]:
+    if recorder is None:
+        return
+    yield GaugeMetricFamily("gslb_control_recorder_bytes", "Size of the recording on disk.", value=recorder.size)
+    steps = CounterMetricFamily("gslb_control_recorder_steps", "Steps of the balancer, by fate.", labels=["result"])
+    for result, count in (
+        ("recorded", recorder.recorded),
+        ("dropped", recorder.dropped),
+        ("failed", recorder.failed),
+    ):
+        steps.add_metric([result], count)
+    yield steps
 
 
 def registry_of(replica: "Replica", reports: "ReportsServicer") -> CollectorRegistry:

@@ -21,10 +21,12 @@ from gslb.balancer.step import step
 from gslb.control.ingest.board import HealthBoard
 from gslb.control.leader import Elector
 from gslb.control.publish import Publisher
+from gslb.control.recorder import Recorder
 from gslb.control.view.mirror import GslbMirror
 from gslb.control.view.world import World
 from gslb.model import limits
 from gslb.model.resources import CapacityMode, DemandSource
+from gslb.recorder.frames import Step
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +67,7 @@ class Planner:
         self.refused: Mapping[str, str] = {}  # service -> why its plan was not published
         self.steps = 0
         self.step_s = 0.0  # how long the last one took
+        self.recorder: Recorder | None = None
 
     def kick(self, services: Iterable[str] = ()) -> None:
         """Something happened that these services' plans should follow at once."""
@@ -124,12 +127,14 @@ class Planner:
             self.callers = self._sources.demand.callers(self._demand_sources(), now_s=time.monotonic())
             await self._refresh_states()
         inputs = self.gather(None if periodic else touched)
-        started_s = time.perf_counter()
+        before, now_s, started_s = self.state, time.time(), time.perf_counter()
         self.state, self.decision = await asyncio.get_running_loop().run_in_executor(
-            self._pool, lambda: step(self.state, inputs, now_s=time.time())
+            self._pool, lambda: step(before, inputs, now_s=now_s)
         )
         self.step_s = time.perf_counter() - started_s
         self.steps += 1
+        if self.recorder is not None:
+            self.recorder.offer(Step(self.steps, now_s, before, inputs, self.decision))
         self.inputs = inputs
         self._planned_rps = _totals(inputs.demand)
         leadership = self._elector.leadership

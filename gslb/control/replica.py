@@ -29,6 +29,7 @@ from gslb.control.janitor import Janitor
 from gslb.control.leader import Elector
 from gslb.control.planner import Planner, Sources
 from gslb.control.publish import Publisher
+from gslb.control.recorder import Recorder
 from gslb.control.settings import EtcdSettings, Settings
 from gslb.control.tasks import end_all, for_ever
 from gslb.control.view.mirror import Changes, GslbMirror
@@ -79,6 +80,10 @@ class Replica(Intake):
         self.publisher = Publisher(self.etcd, self.mirror.plans, self._tell_plans)
         sources = Sources(self.mirror, self.world, self.board, self.demand)
         self.planner = Planner(sources, self.elector, self.publisher, settings.plan_period_s)
+        self.recorder = (
+            Recorder(settings.recorder, settings.recorder_bounds, settings.replica) if settings.recorder else None
+        )
+        self.planner.recorder = self.recorder
         self.registry = BnsRegistry(self.etcd, self.store, settings.replica)
         self.bns = BnsServicer(self.store, self.registry, self.world.health_of, ready=lambda: self.warm)
         self.janitor = Janitor(self.etcd, self.mirror, self.registry, self.elector)
@@ -115,6 +120,8 @@ class Replica(Intake):
         self.hub.close()
         await end_all(self._tasks)
         self.planner.close()
+        if self.recorder is not None:
+            await asyncio.to_thread(self.recorder.close)
         await self.bns.close()
         await self.etcd.close()
 

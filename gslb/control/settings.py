@@ -1,9 +1,11 @@
 """What a replica is told at its start."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from bns.transport import Tls
 from gslb.model import limits
+from gslb.recorder.ring import Bounds
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,3 +30,5 @@ class Settings:
     plan_period_s: float = limits.PLAN_PERIOD_S
     report_period_s: float = limits.LOAD_REPORT_PERIOD_S
     tls: Tls | None = None
+    recorder: Path | None = None  # where every step is recorded; None: nowhere
+    recorder_bounds: Bounds = field(default_factory=Bounds)

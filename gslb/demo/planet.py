@@ -285,7 +285,8 @@ class Planet:
     def _replica_spec(self, replica: Replica) -> ProcessSpec:
         arguments = ("serve", "--etcd", self.etcd.address, "--listen", replica.address, "--http", replica.http)
         periods = ("--plan-period", f"{PLAN_PERIOD_S:g}", "--report-period", f"{REPORT_PERIOD_S:g}")
-        return ProcessSpec(replica.label, "gslb", (*arguments, "--replica", replica.label, *periods))
+        recorder = ("--recorder", str(self.directory / "recorder" / replica.label))
+        return ProcessSpec(replica.label, "gslb", (*arguments, "--replica", replica.label, *periods, *recorder))
 
     def _apply_spec(self) -> ProcessSpec:
         planet = resources.files("gslb.demo") / "planet.yaml"

@@ -760,3 +760,112 @@ class ImportResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["applied", b"applied", "incarnation", b"incarnation"]) -> None: ...
 
 Global___ImportResponse: typing_extensions.TypeAlias = ImportResponse
+
+@typing.final
+class RecordingsRequest(google.protobuf.message.Message):
+    """The flight recorder of the replica that is asked."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___RecordingsRequest: typing_extensions.TypeAlias = RecordingsRequest
+
+@typing.final
+class RecordingFile(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    SIZE_FIELD_NUMBER: builtins.int
+    FROM_S_FIELD_NUMBER: builtins.int
+    TO_S_FIELD_NUMBER: builtins.int
+    STEPS_FIELD_NUMBER: builtins.int
+    REPLICA_FIELD_NUMBER: builtins.int
+    VERSIONS_FIELD_NUMBER: builtins.int
+    NOTE_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    size: builtins.int
+    """bytes"""
+    from_s: builtins.float
+    """UTC, seconds since the epoch: first and last step"""
+    to_s: builtins.float
+    steps: builtins.int
+    replica: builtins.str
+    """that recorded it"""
+    versions: builtins.str
+    """of the packages that a step's bits depend on"""
+    note: builtins.str
+    """what is wrong with it; empty: nothing"""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        size: builtins.int = ...,
+        from_s: builtins.float = ...,
+        to_s: builtins.float = ...,
+        steps: builtins.int = ...,
+        replica: builtins.str = ...,
+        versions: builtins.str = ...,
+        note: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["from_s", b"from_s", "name", b"name", "note", b"note", "replica", b"replica", "size", b"size", "steps", b"steps", "to_s", b"to_s", "versions", b"versions"]) -> None: ...
+
+Global___RecordingFile: typing_extensions.TypeAlias = RecordingFile
+
+@typing.final
+class RecordingsResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FILES_FIELD_NUMBER: builtins.int
+    @property
+    def files(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___RecordingFile]:
+        """oldest first"""
+
+    def __init__(
+        self,
+        *,
+        files: collections.abc.Iterable[Global___RecordingFile] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["files", b"files"]) -> None: ...
+
+Global___RecordingsResponse: typing_extensions.TypeAlias = RecordingsResponse
+
+@typing.final
+class ReadRecordingRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    OFFSET_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    offset: builtins.int
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        offset: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "offset", b"offset"]) -> None: ...
+
+Global___ReadRecordingRequest: typing_extensions.TypeAlias = ReadRecordingRequest
+
+@typing.final
+class ReadRecordingResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: builtins.int
+    SIZE_FIELD_NUMBER: builtins.int
+    data: builtins.bytes
+    """at most 1 MiB; empty at the end"""
+    size: builtins.int
+    """of the file now"""
+    def __init__(
+        self,
+        *,
+        data: builtins.bytes = ...,
+        size: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["data", b"data", "size", b"size"]) -> None: ...
+
+Global___ReadRecordingResponse: typing_extensions.TypeAlias = ReadRecordingResponse

@@ -84,6 +84,16 @@ class AdminStub(object):
                 request_serializer=gslb_dot_v1_dot_admin__pb2.ImportRequest.SerializeToString,
                 response_deserializer=gslb_dot_v1_dot_admin__pb2.ImportResponse.FromString,
                 _registered_method=True)
+        self.Recordings = channel.unary_unary(
+                '/gslb.v1.Admin/Recordings',
+                request_serializer=gslb_dot_v1_dot_admin__pb2.RecordingsRequest.SerializeToString,
+                response_deserializer=gslb_dot_v1_dot_admin__pb2.RecordingsResponse.FromString,
+                _registered_method=True)
+        self.ReadRecording = channel.unary_unary(
+                '/gslb.v1.Admin/ReadRecording',
+                request_serializer=gslb_dot_v1_dot_admin__pb2.ReadRecordingRequest.SerializeToString,
+                response_deserializer=gslb_dot_v1_dot_admin__pb2.ReadRecordingResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServicer(object):
@@ -149,6 +159,18 @@ class AdminServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Recordings(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadRecording(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -201,6 +223,16 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.Import,
                     request_deserializer=gslb_dot_v1_dot_admin__pb2.ImportRequest.FromString,
                     response_serializer=gslb_dot_v1_dot_admin__pb2.ImportResponse.SerializeToString,
+            ),
+            'Recordings': grpc.unary_unary_rpc_method_handler(
+                    servicer.Recordings,
+                    request_deserializer=gslb_dot_v1_dot_admin__pb2.RecordingsRequest.FromString,
+                    response_serializer=gslb_dot_v1_dot_admin__pb2.RecordingsResponse.SerializeToString,
+            ),
+            'ReadRecording': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadRecording,
+                    request_deserializer=gslb_dot_v1_dot_admin__pb2.ReadRecordingRequest.FromString,
+                    response_serializer=gslb_dot_v1_dot_admin__pb2.ReadRecordingResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -473,6 +505,60 @@ class Admin(object):
             '/gslb.v1.Admin/Import',
             gslb_dot_v1_dot_admin__pb2.ImportRequest.SerializeToString,
             gslb_dot_v1_dot_admin__pb2.ImportResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Recordings(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gslb.v1.Admin/Recordings',
+            gslb_dot_v1_dot_admin__pb2.RecordingsRequest.SerializeToString,
+            gslb_dot_v1_dot_admin__pb2.RecordingsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadRecording(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gslb.v1.Admin/ReadRecording',
+            gslb_dot_v1_dot_admin__pb2.ReadRecordingRequest.SerializeToString,
+            gslb_dot_v1_dot_admin__pb2.ReadRecordingResponse.FromString,
             options,
             channel_credentials,
             insecure,

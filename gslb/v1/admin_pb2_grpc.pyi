@@ -185,7 +185,39 @@ _AdminImportType = typing_extensions.TypeVar(
     ],
 )
 
-class AdminStub(typing.Generic[_AdminApplyType, _AdminGetType, _AdminDeleteType, _AdminDrainType, _AdminUndrainType, _AdminExplainType, _AdminCheckType, _AdminStatusType, _AdminExportType, _AdminImportType]):
+_AdminRecordingsType = typing_extensions.TypeVar(
+    '_AdminRecordingsType',
+    grpc.UnaryUnaryMultiCallable[
+        gslb.v1.admin_pb2.RecordingsRequest,
+        gslb.v1.admin_pb2.RecordingsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        gslb.v1.admin_pb2.RecordingsRequest,
+        gslb.v1.admin_pb2.RecordingsResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        gslb.v1.admin_pb2.RecordingsRequest,
+        gslb.v1.admin_pb2.RecordingsResponse,
+    ],
+)
+
+_AdminReadRecordingType = typing_extensions.TypeVar(
+    '_AdminReadRecordingType',
+    grpc.UnaryUnaryMultiCallable[
+        gslb.v1.admin_pb2.ReadRecordingRequest,
+        gslb.v1.admin_pb2.ReadRecordingResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        gslb.v1.admin_pb2.ReadRecordingRequest,
+        gslb.v1.admin_pb2.ReadRecordingResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        gslb.v1.admin_pb2.ReadRecordingRequest,
+        gslb.v1.admin_pb2.ReadRecordingResponse,
+    ],
+)
+
+class AdminStub(typing.Generic[_AdminApplyType, _AdminGetType, _AdminDeleteType, _AdminDrainType, _AdminUndrainType, _AdminExplainType, _AdminCheckType, _AdminStatusType, _AdminExportType, _AdminImportType, _AdminRecordingsType, _AdminReadRecordingType]):
     @typing.overload
     def __init__(self: AdminStub[
         grpc.UnaryUnaryMultiCallable[
@@ -227,6 +259,14 @@ class AdminStub(typing.Generic[_AdminApplyType, _AdminGetType, _AdminDeleteType,
         grpc.UnaryUnaryMultiCallable[
             gslb.v1.admin_pb2.ImportRequest,
             gslb.v1.admin_pb2.ImportResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            gslb.v1.admin_pb2.RecordingsRequest,
+            gslb.v1.admin_pb2.RecordingsResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            gslb.v1.admin_pb2.ReadRecordingRequest,
+            gslb.v1.admin_pb2.ReadRecordingResponse,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -272,6 +312,14 @@ class AdminStub(typing.Generic[_AdminApplyType, _AdminGetType, _AdminDeleteType,
             gslb.v1.admin_pb2.ImportRequest,
             gslb.v1.admin_pb2.ImportResponse,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            gslb.v1.admin_pb2.RecordingsRequest,
+            gslb.v1.admin_pb2.RecordingsResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            gslb.v1.admin_pb2.ReadRecordingRequest,
+            gslb.v1.admin_pb2.ReadRecordingResponse,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     Apply: _AdminApplyType
@@ -293,6 +341,10 @@ class AdminStub(typing.Generic[_AdminApplyType, _AdminGetType, _AdminDeleteType,
     Export: _AdminExportType
 
     Import: _AdminImportType
+
+    Recordings: _AdminRecordingsType
+
+    ReadRecording: _AdminReadRecordingType
 
 AdminAsyncStub: typing_extensions.TypeAlias = AdminStub[
     grpc.aio.UnaryUnaryMultiCallable[
@@ -334,6 +386,14 @@ AdminAsyncStub: typing_extensions.TypeAlias = AdminStub[
     grpc.aio.UnaryUnaryMultiCallable[
         gslb.v1.admin_pb2.ImportRequest,
         gslb.v1.admin_pb2.ImportResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        gslb.v1.admin_pb2.RecordingsRequest,
+        gslb.v1.admin_pb2.RecordingsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        gslb.v1.admin_pb2.ReadRecordingRequest,
+        gslb.v1.admin_pb2.ReadRecordingResponse,
     ],
 ]
 
@@ -407,5 +467,19 @@ class AdminServicer(metaclass=abc.ABCMeta):
         request: gslb.v1.admin_pb2.ImportRequest,
         context: _ServicerContext,
     ) -> typing.Union[gslb.v1.admin_pb2.ImportResponse, collections.abc.Awaitable[gslb.v1.admin_pb2.ImportResponse]]: ...
+
+    @abc.abstractmethod
+    def Recordings(
+        self,
+        request: gslb.v1.admin_pb2.RecordingsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gslb.v1.admin_pb2.RecordingsResponse, collections.abc.Awaitable[gslb.v1.admin_pb2.RecordingsResponse]]: ...
+
+    @abc.abstractmethod
+    def ReadRecording(
+        self,
+        request: gslb.v1.admin_pb2.ReadRecordingRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gslb.v1.admin_pb2.ReadRecordingResponse, collections.abc.Awaitable[gslb.v1.admin_pb2.ReadRecordingResponse]]: ...
 
 def add_AdminServicer_to_server(servicer: AdminServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -21,6 +21,7 @@ from gslb.model.validate import validate
 from gslb.v1 import admin_pb2
 
 if TYPE_CHECKING:
+    from gslb.control.recorder import Recorder
     from gslb.control.replica import Replica
 
 OK, WARNING, ERROR = admin_pb2.SEVERITY_OK, admin_pb2.SEVERITY_WARNING, admin_pb2.SEVERITY_ERROR
@@ -115,10 +116,28 @@ def _replica(replica: "Replica") -> Findings:
     if replica.strange_rows:
         message = f"{replica.strange_rows} rows of demand were for services or from localities that are not configured"
         yield _finding(WARNING, "demand", f"{message}: compare the clients' localities with `gslb get datacenter`")
+    yield from _recorder(replica.recorder)
     for service, reason in _some(replica.planner.refused):
         yield _finding(ERROR, f"service {service}", f"its plan is not published: {reason}")
     for alarm in islice(replica.planner.decision.alarms, LINES_MAX):
         yield _finding(ERROR, "plans", alarm)
+
+
+def _recorder(recorder: "Recorder | None") -> Findings:
+    if recorder is None:
+        yield _finding(OK, "recorder", "off: --recorder of `gslb serve` turns it on")
+        return
+    missing = [
+        f"{count} {what}" for count, what in ((recorder.dropped, "dropped"), (recorder.failed, "failed")) if count
+    ]
+    counts = ", ".join([f"{recorder.recorded} steps recorded, {recorder.size / 2**20:.1f} MiB", *missing])
+    if recorder.trouble:
+        message = f"steps are not recorded, plans go on: {recorder.trouble} ({counts})"
+        yield _finding(WARNING, "recorder", f"{message}; make room or correct --recorder: it tries again by itself")
+    elif recorder.dropped:
+        yield _finding(WARNING, "recorder", f"{counts}: the disk of {recorder.directory} is too slow, give it another")
+    else:
+        yield _finding(OK, "recorder", f"{counts} in {recorder.directory}")
 
 
 def _records(replica: "Replica") -> Findings:

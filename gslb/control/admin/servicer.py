@@ -18,7 +18,7 @@ from bns.etcd.ops import compare_mod, op_put
 from bns.transport import principal_of
 from gslb.balancer.explain import explain
 from gslb.control import keys
-from gslb.control.admin import apply, drains
+from gslb.control.admin import apply, drains, recordings
 from gslb.control.admin.desk import Change, ConflictError, Desk, Snapshot, UncertainError
 from gslb.control.admin.findings import findings_of
 from gslb.control.admin.status import status_of
@@ -231,6 +231,18 @@ class AdminServicer(admin_pb2_grpc.AdminServicer):
     @override
     async def Status(self, request: admin_pb2.StatusRequest, context: Context) -> admin_pb2.StatusResponse:
         return status_of(self._replica)
+
+    # The flight recorder -----------------------------------------------------------------------------------------
+
+    @override
+    async def Recordings(self, request: admin_pb2.RecordingsRequest, context: Context) -> admin_pb2.RecordingsResponse:
+        return await _answered(recordings.listed(self._replica), context)
+
+    @override
+    async def ReadRecording(
+        self, request: admin_pb2.ReadRecordingRequest, context: Context
+    ) -> admin_pb2.ReadRecordingResponse:
+        return await _answered(recordings.read(self._replica, request), context)
 
     # Export and import -------------------------------------------------------------------------------------------
 
