@@ -33,6 +33,7 @@ def a_planet():
         tasks={**inputs.tasks, "learned": tb.tasks_of(learned, 3)},
         demand={**inputs.demand, "learned": {"north-america": 60.0, "asia": 20.0}},
         rtt_ms={("europe", "us-east1"): 91.5},
+        callers={"backend": {("us-east1", "learned"): 0.5}},
     )
 
 
