@@ -160,7 +160,7 @@ class Control:
             self.demand,
             self.rtt_ms,
             dict(self._plans),
-            changed,
+            changed=changed,
         )
         self._state, self.decision = step(self._state, self.inputs, now_s=EPOCH_S + now_s)
         for name, decided in self.decision.services.items():
