@@ -14,6 +14,13 @@ OPTIONS_MAX: Final = 32
 CHAIN_MAX: Final = 8
 # An RRset that does not fit a TCP message cannot be served at all: zones with one are refused.
 RRSET_MAX_OCTETS: Final = 60_000
+# Addresses of other names that an answer brings along.
+EXTRAS_MAX: Final = 32
+
+# Zones
+ZONE_TEXT_MAX_CHARS: Final = 64_000_000  # with all files that it includes
+INCLUDE_DEPTH_MAX: Final = 8
+INCLUDES_MAX: Final = 1000
 
 # UDP
 DATAGRAM_MAX_OCTETS: Final = 4096  # longer queries do not exist

@@ -30,7 +30,8 @@ class Reply:
     authoritative: bool = False
     answer: list[OwnedRRset] = field(default_factory=list)
     authority: list[OwnedRRset] = field(default_factory=list)
-    additional: list[OwnedRRset] = field(default_factory=list)
+    additional: list[OwnedRRset] = field(default_factory=list)  # glue: without it a referral is useless
+    extras: tuple[OwnedRRset, ...] = ()  # additional too, as far as there is room
     scope: int = 0
     service: str = ""
     locality: str = ""
@@ -118,6 +119,8 @@ class _Walk:
             return self._steered(node)
         if (rrset := node.rrsets.get(rtype)) is not None:
             reply.answer.append(OwnedRRset(self._name, rrset))
+            if node.extras:
+                reply.extras = node.extras.get(rtype, ())
             return False
         if (cname := node.rrsets.get(RType.CNAME)) is not None:
             reply.answer.append(OwnedRRset(self._name, cname))

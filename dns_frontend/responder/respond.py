@@ -10,7 +10,6 @@ from dns_frontend.responder.locate import Source
 from dns_frontend.responder.message import QR, RD, BadQueryError, Query, is_query, parse_query
 from dns_frontend.responder.resolve import Asker, Reply, resolve
 from dns_frontend.responder.writer import Writer, header_only
-from dns_frontend.table.model import OwnedRRset
 from dns_frontend.table.serving import Serving
 from dns_frontend.zone.rtype import Rcode
 
@@ -76,25 +75,27 @@ def udp_limit(query: Query) -> int:
 def encode(query: Query, reply: Reply, limit: int) -> tuple[bytes, bool]:
     """The message, and whether it was truncated.
 
-    What does not fit is left out whole and TC set: half an answer helps nobody, the client asks again over TCP.
+    RRsets are whole or not there. The first of answer, authority or glue that does not fit ends the message and sets TC:
+    the client asks again over TCP. What is additional beyond that is left out without a word (RFC 2181 section 9).
     """
     flags = QR | (query.flags & RD) | (AA if reply.authoritative else 0) | (reply.rcode & 0xF)
     opt = opt_record(query.edns, reply.rcode >> 4, _scope(reply)) if query.edns is not None else b""
-    writer = Writer(query.question, query.name)
-    counts = [1, *(_section(writer, section) for section in (reply.answer, reply.authority, reply.additional))]
-    truncated = len(writer.out) + len(opt) > limit
-    if truncated:
-        writer = Writer(query.question, query.name)
-        counts = [1, 0, 0, 0]
-        flags |= TC
+    writer = Writer(query.question, query.name, limit - len(opt))
+    counts = [1, 0, 0, 0]
+    truncated = False
+    for index, section in enumerate((reply.answer, reply.authority, reply.additional), 1):
+        counts[index], whole = writer.section(section)
+        if not whole:
+            truncated = True
+            flags |= TC
+            break
+    else:
+        if reply.extras:
+            counts[3] += writer.section(reply.extras)[0]
     if opt:
         writer.out += opt
         counts[3] += 1
     return writer.finish(query.id, flags, counts), truncated
-
-
-def _section(writer: Writer, section: list[OwnedRRset]) -> int:
-    return sum(writer.rrset(owner, rrset) for owner, rrset in section)
 
 
 def _scope(reply: Reply) -> int | None:

@@ -5,10 +5,11 @@ are found again in the exact case only, so that the case of a question and of a 
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from dns_frontend.limits import HEADER_OCTETS
+from dns_frontend.table.model import OwnedRRset
 from dns_frontend.zone.records import RRset
 from dns_frontend.zone.rtype import CLASS_IN, RType
 
@@ -27,11 +28,12 @@ _NAMES_IN: Final = {
 
 
 class Writer:
-    """One message in the making: header, question, then records section by section."""
+    """One message in the making: header, question, then records section by section; records up to `limit` octets."""
 
-    __slots__ = ("_offsets", "out")
+    __slots__ = ("_limit", "_offsets", "out")
 
-    def __init__(self, question: bytes, name: bytes) -> None:
+    def __init__(self, question: bytes, name: bytes, limit: int) -> None:
+        self._limit = limit
         self.out = bytearray(HEADER_OCTETS)
         self.out += question
         self._offsets: dict[bytes, int] = {}
@@ -56,20 +58,33 @@ class Writer:
             at += 1 + length
         out.append(0)
 
-    def rrset(self, owner: bytes, rrset: RRset) -> int:
-        """All records of a set; how many there were."""
-        out = self.out
+    def section(self, rrsets: Iterable[OwnedRRset]) -> tuple[int, bool]:
+        """As many whole RRsets as fit; how many records they are, and whether all did. Nothing may follow if not."""
+        written = 0
+        for owner, rrset in rrsets:
+            begin = len(self.out)
+            if not self.rrset(owner, rrset):
+                del self.out[begin:]
+                return written, False
+            written += len(rrset.rdatas)
+        return written, True
+
+    def rrset(self, owner: bytes, rrset: RRset) -> bool:
+        """All records of a set; False, and the last ones missing, when they do not fit: the caller takes them back."""
+        out, limit = self.out, self._limit
         layout = _NAMES_IN.get(rrset.rtype)
         for rdata in rrset.rdatas:
             self.name(owner)
             out += _RECORD_TAIL.pack(rrset.rtype, CLASS_IN, rrset.ttl_s, len(rdata))
             if layout is None:
                 out += rdata
-                continue
-            begin = len(out)
-            self._compressed(rdata, *layout)
-            _LENGTH.pack_into(out, begin - _LENGTH.size, len(out) - begin)
-        return len(rrset.rdatas)
+            else:
+                begin = len(out)
+                self._compressed(rdata, *layout)
+                _LENGTH.pack_into(out, begin - _LENGTH.size, len(out) - begin)
+            if len(out) > limit:
+                return False
+        return True
 
     def _compressed(self, rdata: bytes, before: int, names: int) -> None:
         self.out += rdata[:before]

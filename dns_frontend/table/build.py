@@ -7,11 +7,13 @@ Rules where the two meet:
 - a service's name that a delegation or DNAME hides, or that another service has, is not served; `problems` says so.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from dns_frontend.table.extras import extras_of
 from dns_frontend.table.model import Node, OwnedRRset, Table, Zone
-from dns_frontend.zone.name import BadNameError, from_text, is_under, labels_of, parent_of, to_text
+from dns_frontend.zone.lint import hidden_by, is_cut
+from dns_frontend.zone.name import BadNameError, from_text, is_under, parent_of, to_text
 from dns_frontend.zone.records import RRset, RRsets, ZoneData, synthetic_zone
 from dns_frontend.zone.rtype import ADDRESS_TYPES, RType
 
@@ -35,7 +37,9 @@ def build_table(zones: Iterable[ZoneData], dns_names: Mapping[str, Iterable[str]
     everything = {**by_origin, **{origin: synthetic_zone(origin) for origin in made_up}}
     # Shorter origins first: a child zone comes after its parent and takes its names over.
     for origin in sorted(everything, key=len):
-        _add_zone(draft, everything[origin], everything, synthetic=origin in made_up)
+        _add_zone(draft, everything[origin], everything, steered, synthetic=origin in made_up)
+    for origin in everything:
+        _add_parent(draft, origin, everything)
     for name, service in steered.items():
         _add_service(draft, name, service)
     return Table(draft.nodes, draft.parents, draft.zones, tuple(draft.problems))
@@ -68,49 +72,41 @@ def _uncovered(names: Iterable[bytes], zones: Mapping[bytes, ZoneData]) -> set[b
     return made_up
 
 
-def _zone_of(name: bytes, origins: Mapping[bytes, object] | set[bytes]) -> bytes | None:
-    at: bytes | None = name
+def _zone_of(name: bytes | None, origins: Mapping[bytes, object] | set[bytes]) -> bytes | None:
+    at = name
     while at is not None and at not in origins:
         at = parent_of(at)
     return at
 
 
-def _add_zone(draft: _Draft, data: ZoneData, everything: Mapping[bytes, ZoneData], *, synthetic: bool) -> None:
+def _add_zone(
+    draft: _Draft, data: ZoneData, everything: Mapping[bytes, ZoneData], steered: Collection[bytes], *, synthetic: bool
+) -> None:
     zone = Zone(data.origin, data.soa, data.negative_soa, synthetic)
     draft.zones[data.origin] = zone
     for name in sorted(data.nodes, key=len):
         rrsets = data.nodes[name]
-        below = _hidden_by(name, data)
+        below = hidden_by(name, data)
         if _zone_of(name, everything) != data.origin:
-            # At or below the origin of another of our zones, which answers for it; the parent keeps DS.
-            if name in everything:
-                draft.parents[name] = Node(zone, {key: rrsets[key] for key in rrsets if key == RType.DS})
-            continue
+            continue  # at or below the origin of another of our zones, which answers for it
         if below is not None:
-            if not _is_cut(below, data):
+            if not is_cut(below, data):
                 draft.problems.append(
                     f"zone {to_text(data.origin)}: {to_text(name)} is hidden by DNAME {to_text(below)}"
                 )
             continue
-        cut = _is_cut(name, data)
-        node = Node(zone, rrsets, cut=cut, glue=_glue(rrsets, data) if cut else ())
+        cut = is_cut(name, data)
+        extras = {} if cut else extras_of(name, rrsets, data, steered)
+        node = Node(zone, rrsets, cut=cut, glue=_glue(rrsets, data) if cut else (), extras=extras)
         _put(draft, name, node)
 
 
-def _is_cut(name: bytes, data: ZoneData) -> bool:
-    """Whether a delegation begins here. NS at a wildcard has no meaning as one (RFC 4592 section 4.2)."""
-    return name != data.origin and RType.NS in data.nodes.get(name, {}) and labels_of(name)[0] != b"*"
-
-
-def _hidden_by(name: bytes, data: ZoneData) -> bytes | None:
-    """The delegation or DNAME strictly above `name` in its zone, the topmost one."""
-    found: bytes | None = None
-    at = name
-    while at != data.origin and (above := parent_of(at)) is not None:
-        at = above
-        if _is_cut(at, data) or RType.DNAME in data.nodes.get(at, {}):
-            found = at
-    return found
+def _add_parent(draft: _Draft, origin: bytes, everything: Mapping[bytes, ZoneData]) -> None:
+    """DS at a child's top is the parent's to answer, even if the parent forgot to delegate it."""
+    above = _zone_of(parent_of(origin), everything)
+    if above is not None:
+        ds = everything[above].nodes.get(origin, {}).get(RType.DS)
+        draft.parents[origin] = Node(draft.zones[above], {int(RType.DS): ds} if ds else {})
 
 
 def _glue(rrsets: RRsets, data: ZoneData) -> tuple[OwnedRRset, ...]:
@@ -158,7 +154,7 @@ def _add_service(draft: _Draft, name: bytes, service: str) -> None:
         )
     for key in shadowed:
         del rrsets[key]
-    _put(draft, name, Node(draft.zones[origin], rrsets, service))
+    _put(draft, name, Node(draft.zones[origin], rrsets, service, extras=known.extras if known else {}))
 
 
 def _hidden_in(draft: _Draft, name: bytes) -> bytes | None:

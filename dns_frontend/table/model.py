@@ -38,6 +38,8 @@ class Node:
     service: str = ""  # A and AAAA come from this service's plan
     cut: bool = False  # a delegation: the records are NS, DS and nothing else to speak of
     glue: tuple[OwnedRRset, ...] = ()  # addresses of the delegation's servers, as far as they are in the zone
+    # By type of an answer: what goes along with it if there is room, addresses of the targets that it names.
+    extras: Mapping[int, tuple[OwnedRRset, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from dns_frontend.zone.name import from_text
+from dns_frontend.zone.name import WILDCARD, from_text, parent_of
 from dns_frontend.zone.rtype import RType
 
 # A zone that is made up around a service's name carries these; resolvers keep a negative answer for the last of them.
@@ -34,6 +34,33 @@ class ZoneData:
 
     origin: bytes
     nodes: Mapping[bytes, RRsets] = field(default_factory=dict)
+    spelled: Mapping[bytes, bytes] = field(default_factory=dict)  # owners as written, where not in lower case
+    # Names that exist because others are below them, and have no records (RFC 8020).
+    empty: frozenset[bytes] = frozenset()
+
+    @classmethod
+    def of(cls, origin: bytes, nodes: Mapping[bytes, RRsets], spelled: Mapping[bytes, bytes]) -> "ZoneData":
+        """The zone with its empty non-terminals found."""
+        empty: set[bytes] = set()
+        for name in nodes:
+            above = parent_of(name) if name != origin else None
+            while above is not None and above not in nodes and above not in empty:
+                empty.add(above)
+                above = parent_of(above)
+        return cls(origin, nodes, spelled, frozenset(empty))
+
+    def match(self, name: bytes) -> RRsets | None:
+        """The records that answer for a name of this zone: its own, else the wildcard's that covers it; None: neither.
+
+        Delegations are not looked at: this is for addresses of servers, which may be glue.
+        """
+        known = self.nodes.get(name)
+        if known is not None or name in self.empty:
+            return known
+        at = parent_of(name)
+        while at is not None and at not in self.nodes and at not in self.empty:
+            at = parent_of(at)
+        return self.nodes.get(WILDCARD + at) if at is not None else None
 
     @property
     def soa(self) -> RRset:

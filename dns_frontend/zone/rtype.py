@@ -15,12 +15,15 @@ class RType(IntEnum):
     HINFO = 13
     MX = 15
     TXT = 16
+    KEY = 25
     AAAA = 28
     SRV = 33
     NAPTR = 35
     DNAME = 39
     OPT = 41
     DS = 43
+    RRSIG = 46
+    NSEC = 47
     SVCB = 64
     HTTPS = 65
     TSIG = 250

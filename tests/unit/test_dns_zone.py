@@ -84,7 +84,7 @@ def test_a_bad_line_is_refused_with_its_number(line, reason):
         ("", "no SOA"),
         ("$TTL 1\n@ SOA a b 1 2 3 4 5\n", "no NS"),
         ("$TTL 1\n@ NS a\n", "no SOA"),
-        (HEAD + "x SOA a b 1 2 3 4 5\n", "non-origin SOA"),
+        (HEAD + "x SOA a b 1 2 3 4 5\n", "belongs to the top"),
         (HEAD + "x 4294967295 A 1.2.3.4\n", "above 2147483647"),
         (HEAD + "".join(f"x A 1.{n >> 16}.{n >> 8 & 255}.{n & 255}\n" for n in range(5000)), "one answer"),
         ("\x00\x01\x02", "zone.example"),
