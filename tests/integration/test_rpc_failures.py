@@ -97,6 +97,31 @@ class TestTasks:
             assert all(at_s < killed_s + 1 for at_s, _ in load.errors)
             assert all(error.code() is grpc.StatusCode.UNAVAILABLE for _, error in load.errors)
 
+    def test_a_sinkhole_attracts_nothing_and_costs_no_idempotent_call(self, planet: Planet) -> None:
+        """A task that fails at once has nothing in flight, which must not make it everybody's choice."""
+        with gslb.rpc.channel(SERVICE, control=planet.control, locality="us-east1", idempotent=True) as channel:
+            stub = channel.unary_unary(UNARY)
+            for _ in range(400):
+                assert name_of(stub(f"erring:/bns/{US0}".encode(), timeout=10)) == US1
+            picks = {task["task"]: task["picks"] for task in channel.explain()["endpoints"]}
+            assert picks[f"/bns/{US0}"] < 0.15 * picks[f"/bns/{US1}"], picks
+            # Well again, and forgiven.
+            wait_until(lambda: all(task["burden"] == 0.0 for task in channel.explain()["endpoints"]), 40)
+            names = Counter(name_of(stub(b"x", timeout=10)) for _ in range(200))
+            assert names[US0] > 50
+
+    def test_errors_of_requests_that_may_not_be_repeated_are_the_caller_s(self, planet: Planet) -> None:
+        with gslb.rpc.channel(SERVICE, control=planet.control, locality="us-east1") as channel:
+            stub = channel.unary_unary(UNARY)
+            codes = []
+            for _ in range(40):
+                try:
+                    stub(f"erring:/bns/{US0}".encode(), timeout=10)
+                except grpc.RpcError as error:
+                    codes.append(error.code())
+            assert set(codes) == {grpc.StatusCode.INTERNAL}
+            assert 0 < len(codes) < 15
+
     def test_idempotent_by_method(self, planet: Planet) -> None:
         with gslb.rpc.channel(
             SERVICE, control=planet.control, locality="us-east1", idempotent=lambda method: method == UNARY

@@ -1,6 +1,7 @@
 """`python -m tests.support.echo_server NAME PORT`: answers NAME and the request, in all four arities. Prints its port.
 
-What a request asks for: `sleep:SECONDS` first, `abort:CODE` a status, `meta` the metadata it came with, `count:N` so many
+What a request asks for: `sleep:SECONDS` first, `abort:CODE` a status, `erring:NAME` an error if that is its own name,
+`meta` the metadata it came with, `count:N` so many
 messages in a streamed response.
 """
 
@@ -30,6 +31,10 @@ def _obey(request: bytes, context) -> bytes:
     elif word == "abort":
         code, _, details = rest.partition(":")
         context.abort(grpc.StatusCode[code], details or "as asked")
+    elif word == "erring":
+        if rest == sys.argv[1]:
+            context.abort(grpc.StatusCode.INTERNAL, "an error on purpose")
+        time.sleep(0.005)
     elif word == "meta":
         return repr([(key, value) for key, value in context.invocation_metadata()]).encode()
     elif word == "remaining":

@@ -33,7 +33,10 @@ class TestFailure:
             ("UNAVAILABLE", "", Failure.BROKEN),
             ("UNAVAILABLE", "try again later", Failure.REFUSED),
             ("NOT_FOUND", "", Failure.ANSWERED),
-            ("INTERNAL", "Socket closed", Failure.ANSWERED),
+            ("INTERNAL", "Socket closed", Failure.ERRED),
+            ("UNKNOWN", "Exception calling application", Failure.ERRED),
+            ("RESOURCE_EXHAUSTED", "overloaded; don't retry", Failure.DENIED),
+            ("UNIMPLEMENTED", "", Failure.DENIED),
             ("DEADLINE_EXCEEDED", "", Failure.ANSWERED),
         ],
     )
@@ -59,6 +62,8 @@ class TestFailure:
             (Failure.NEVER_SENT, True, True),
             (Failure.BROKEN, False, True),
             (Failure.REFUSED, False, True),
+            (Failure.ERRED, False, True),
+            (Failure.DENIED, False, False),
             (Failure.TIMED_OUT, False, False),
             (Failure.ANSWERED, False, False),
         ],
@@ -265,9 +270,9 @@ class TestMember:
 
     def test_an_answer_is_an_answer(self) -> None:
         one = member("a/u/j/0")
-        for failure in (None, Failure.ANSWERED, Failure.REFUSED):
+        for failure in (None, Failure.ANSWERED, Failure.REFUSED, Failure.ERRED, Failure.DENIED):
             assert not one.note(failure)
-        assert (one.ok, one.failed, one.down) == (3, 0, False)
+        assert (one.ok, one.failed, one.down) == (5, 0, False)
 
     def test_a_timeout_is_a_witness_and_no_verdict(self) -> None:
         one = member("a/u/j/0")

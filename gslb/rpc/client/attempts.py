@@ -11,6 +11,9 @@ from gslb.rpc import context
 from gslb.rpc.client.core import L, ServiceCore
 from gslb.rpc.policy.failure import Failure, classify, may_repeat
 
+# The task's own word on the request, good or bad.
+_OWN_ANSWERS = frozenset({Failure.ANSWERED, Failure.ERRED, Failure.DENIED})
+
 
 class Attempts(Generic[L]):
     """Counts the call once as demand, then hands out tasks until one answers, time is up or nothing may be repeated."""
@@ -81,7 +84,7 @@ class Attempts(Generic[L]):
         failure = classify(code.name, details, link.target, now_s - self._started_s)
         self._finish(failure)
         if not repeatable or not self._again(failure, now_s):
-            if failure is not Failure.ANSWERED:
+            if failure not in _OWN_ANSWERS:
                 self._core.counts.failures += 1
             return None
         return self.first()

@@ -21,7 +21,8 @@ from gslb.model.resources import Catalog
 from gslb.rpc.client.link import Link
 from gslb.rpc.client.timers import Timers
 from gslb.rpc.policy.budget import RetryBudget
-from gslb.rpc.policy.failure import Failure
+from gslb.rpc.policy.errors import LOOK_S
+from gslb.rpc.policy.failure import ANSWERS, Failure
 from gslb.rpc.policy.presence import Presence
 from gslb.rpc.policy.suspicion import Suspicion, Verdict, sample
 from gslb.rpc.policy.table import PickTable, build_table, sights_of
@@ -30,10 +31,6 @@ from gslb.steer.view import ServiceView
 log = logging.getLogger(__name__)
 
 L = TypeVar("L", bound=Link)
-
-
-# How an attempt ends that reached its task.
-_ANSWERS = frozenset({None, Failure.ANSWERED, Failure.REFUSED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +118,8 @@ class ServiceCore(Generic[L]):
         with self._lock:
             link.in_flight -= 1
             falls = not cancelled and link.note(failure)
+            if not cancelled and link.charge(failure, time.monotonic()):
+                self._plan_relief(link)
             verdict = Verdict.NOTHING if cancelled else self._judge(link, failure)
             fallen = self._condemn(link.endpoint.datacenter) if verdict is Verdict.GONE else []
             closing = link.leaving and link.in_flight == 0
@@ -299,11 +298,24 @@ class ServiceCore(Generic[L]):
         for callback in waiting:
             callback()
 
+    # A task that answers errors
+
+    def _plan_relief(self, link: L) -> None:
+        """Looks again, soon and as long as need be, at a burden that nobody may add to; under the lock."""
+        if not self.after(LOOK_S, lambda: self._relieve(link)):
+            # Nobody is left who could take it off.
+            link.burden = 0.0
+
+    def _relieve(self, link: L) -> None:
+        with self._lock:
+            if link.relieve(time.monotonic()) and not link.leaving and not self.closed:
+                self._plan_relief(link)
+
     # A datacenter that does not answer
 
     def _judge(self, link: L, failure: Failure | None) -> Verdict:
         """What the end of an attempt says about the task's whole datacenter; under the lock."""
-        if failure in _ANSWERS:
+        if failure in ANSWERS:
             if not self._suspicion.idle:
                 self._suspicion.answered(link.endpoint.datacenter)
             return Verdict.NOTHING

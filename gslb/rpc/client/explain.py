@@ -16,6 +16,7 @@ def _task(link: Link, usable: frozenset[str]) -> dict[str, object]:
         "down": link.down,
         "failures": link.failures,
         "in_flight": link.in_flight,
+        "burden": round(link.burden, 2),
         "picks": link.picks,
     }
 

@@ -18,7 +18,21 @@ class Failure(Enum):
     BROKEN = "broken"  # the connection went while the request was out
     REFUSED = "refused"  # the server answered UNAVAILABLE
     TIMED_OUT = "timed out"  # after a wait that should have been enough
+    ERRED = "erred"  # the server failed at it: another task may not
+    DENIED = "denied"  # the server is overloaded or does not know the method: another task may well be, too
     ANSWERED = "answered"  # any other status, or an end that is the caller's own doing
+
+
+# Statuses that a server sends when it is at fault itself. "Do not retry" is what RESOURCE_EXHAUSTED asks for.
+_FAULTS = {
+    "UNKNOWN": Failure.ERRED,
+    "INTERNAL": Failure.ERRED,
+    "DATA_LOSS": Failure.ERRED,
+    "RESOURCE_EXHAUSTED": Failure.DENIED,
+    "UNIMPLEMENTED": Failure.DENIED,
+}
+# How an attempt ends that a server had and answered; None: with a response.
+ANSWERS = frozenset({None, Failure.ANSWERED, Failure.REFUSED, Failure.ERRED, Failure.DENIED})
 
 
 # What gRPC's pick_first policy says when it has no connection, and what its transport says when it loses one.
@@ -58,7 +72,7 @@ def classify(code: str, details: str, target: str, waited_s: float = 0.0) -> Fai
     if code == "DEADLINE_EXCEEDED":
         return Failure.TIMED_OUT if waited_s >= limits.WITNESS_TIMEOUT_MIN_S else Failure.ANSWERED
     if code != "UNAVAILABLE":
-        return Failure.ANSWERED
+        return _FAULTS.get(code, Failure.ANSWERED)
     if details.startswith(_NEVER_SENT) and _names_target(details, target):
         return Failure.NEVER_SENT
     lowered = details.lower()
@@ -71,4 +85,4 @@ def may_repeat(failure: Failure, *, idempotent: bool) -> bool:
     """Whether the request may be sent again to another task, budget and deadline permitting."""
     if failure is Failure.NEVER_SENT:
         return True
-    return idempotent and failure in {Failure.BROKEN, Failure.REFUSED}
+    return idempotent and failure in {Failure.BROKEN, Failure.REFUSED, Failure.ERRED}

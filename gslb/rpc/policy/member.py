@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from gslb.model import limits
 from gslb.model.endpoint import ServiceEndpoint
 from gslb.rpc.policy.backoff import backoff_s
-from gslb.rpc.policy.failure import Failure
+from gslb.rpc.policy.errors import CHARGED, ErrorLoad
+from gslb.rpc.policy.failure import ANSWERS, Failure
 
 
 @dataclass(slots=True, eq=False)
@@ -23,6 +24,9 @@ class Member:
     failures: int = 0  # in a row: connections refused or broken, background probes that failed
     down: bool = False  # locally out of the choice until a background probe succeeds
     leaving: bool = False  # no endpoint of the service any more: closed when its calls have ended
+    burden: float = 0.0  # its recent errors, in requests that count as if they were in flight
+    error_load: ErrorLoad = field(default_factory=ErrorLoad)
+    watched: bool = False  # somebody is going to relieve it of its burden
     target: str = field(init=False)
     weight: float = field(init=False)
 
@@ -37,7 +41,7 @@ class Member:
 
     def note(self, failure: Failure | None) -> bool:
         """Counts how an attempt ended (None: with a response). Whether the task must leave the choice now."""
-        if failure is None or failure is Failure.ANSWERED or failure is Failure.REFUSED:
+        if failure in ANSWERS:
             # Any status that it sent itself shows that it is there.
             self.ok += 1
             return False
@@ -47,6 +51,20 @@ class Member:
         self.down = True
         self.failures += 1
         return True
+
+    def charge(self, failure: Failure | None, now_s: float) -> bool:
+        """Counts how an attempt ended as load, if it was an error. Whether somebody must begin to `relieve` the task."""
+        self.burden = self.error_load.add(error=failure in CHARGED, now_s=now_s)
+        if not self.burden or self.watched:
+            return False
+        self.watched = True
+        return True
+
+    def relieve(self, now_s: float) -> bool:
+        """Lets time pass over its errors. Whether a burden is left, to be relieved once more."""
+        self.burden = self.error_load.look(now_s)
+        self.watched = self.burden > 0.0
+        return self.watched
 
     def retry_in_s(self, failure: Failure, u: float) -> float:
         """Seconds until a background probe: soon after a broken connection, which may be the only one that broke."""

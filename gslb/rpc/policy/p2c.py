@@ -1,8 +1,9 @@
 """Weighted power of two choices on requests in flight. PURE.
 
 Two tasks are drawn, each with a chance in proportion to its weight, and the one with fewer requests in flight per
-weight gets the request. Two draws instead of one take the longest queue from O(log n / log log n) to O(log log n)
-(Mitzenmacher 2001), and unlike "the least loaded of all" they do not send every client to the same task.
+weight gets the request; recent errors count as if they were in flight (`gslb.rpc.policy.errors`). Two draws instead of
+one take the longest queue from O(log n / log log n) to O(log log n) (Mitzenmacher 2001), and unlike "the least loaded of
+all" they do not send every client to the same task.
 """
 
 from bisect import bisect_right
@@ -41,7 +42,8 @@ class Group(Generic[M]):
             # Skipping i makes the second draw uniform over the others.
             first, second = members[i], members[j + (j >= i)]
         # Ties go to the first draw, which is in proportion to the weights.
-        return first if first.in_flight * second.weight <= second.in_flight * first.weight else second
+        ours = (first.in_flight + first.burden) * second.weight
+        return first if ours <= (second.in_flight + second.burden) * first.weight else second
 
 
 def group_of(datacenter: str, members: Sequence[M]) -> Group[M]:

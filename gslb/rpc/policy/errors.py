@@ -1,0 +1,62 @@
+"""Errors as load: what a task that answers errors fast must not win by being fast. PURE.
+
+A choice by requests in flight sends the most to the task that is done the soonest, and nobody is sooner done than a task
+that refuses everything (a sinkhole). So errors go on counting as requests in flight for a while:
+
+    burden = errors * errors / (attempts + PRIOR)
+
+where errors and attempts are those of the last seconds (each counts half after HALF_LIFE_S). A task whose every request
+fails is charged all of its errors, so however fast it answers it gets a few requests a second, with which the client
+finds out when it is well; one of which a hundredth fails is charged next to nothing; when all tasks fail alike, all are
+charged alike and nothing moves. Without new errors the burden is forgotten within some half-lives.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+from gslb.rpc.policy.failure import Failure
+
+HALF_LIFE_S: Final = 2.0
+# A lone error of a task that was seldom asked is no verdict.
+PRIOR: Final = 2.0
+# Less than this part of a request is none.
+BURDEN_MIN: Final = 0.01
+# How often a burden that nobody adds to is looked at again.
+LOOK_S: Final = 0.5
+
+# Answers of the server's own that are no service. Connections that fail take a task out of the choice instead.
+CHARGED: Final = frozenset({Failure.REFUSED, Failure.ERRED, Failure.DENIED})
+_RATE: Final = math.log(2) / HALF_LIFE_S
+
+
+@dataclass(slots=True)
+class ErrorLoad:
+    """Attempts on one task and the errors among them, fading; times are monotonic seconds."""
+
+    attempts: float = 0.0
+    errors: float = 0.0
+    at_s: float = 0.0
+
+    def add(self, *, error: bool, now_s: float) -> float:
+        """Takes in one attempt that has ended; the burden from now on, in requests."""
+        self._fade(now_s)
+        self.attempts += 1.0
+        self.errors += error
+        return self._burden()
+
+    def look(self, now_s: float) -> float:
+        """The burden after the time that has passed."""
+        self._fade(now_s)
+        return self._burden()
+
+    def _fade(self, now_s: float) -> None:
+        if now_s > self.at_s:
+            left = math.exp(-_RATE * (now_s - self.at_s))
+            self.attempts *= left
+            self.errors *= left
+            self.at_s = now_s
+
+    def _burden(self) -> float:
+        burden = self.errors * self.errors / (self.attempts + PRIOR)
+        return burden if burden >= BURDEN_MIN else 0.0
