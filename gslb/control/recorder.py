@@ -48,6 +48,11 @@ class Recorder:
         """Bytes on disk."""
         return self._ring.size
 
+    @property
+    def idle(self) -> bool:
+        """Whether every step that was taken is written or given up."""
+        return not self._queue.unfinished_tasks
+
     def offer(self, step: Step) -> None:
         """Takes a step down when there is time; never waits."""
         try:
@@ -73,6 +78,8 @@ class Recorder:
                 # A bug of ours must not end the thread, or the counters would tell of a slow disk.
                 log.debug("a step could not be recorded", exc_info=True)
                 self._fail(f"{type(error).__name__}: {error}")
+            finally:
+                self._queue.task_done()
             del step
         self._ring.close()
 

@@ -10,6 +10,7 @@ What is only ever looked at by others than the balancer, the DNS zones, is left 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from hashlib import blake2b
 from typing import Final, Generic, TypeVar, get_type_hints
 
 from gslb.balancer.coverage import Coverage
@@ -107,7 +108,8 @@ class Record:
     number: int
     at_s: float
     inputs: InputsRecord
-    services: Table  # of the decision
+    services: Table  # of the decision, without their plans
+    plans: Table
     rest: bytes
     state: StateRecord | None = None
 
@@ -128,6 +130,7 @@ class Encoder:
     def __init__(self) -> None:
         self._inputs = NO_INPUTS
         self._decided: Mapping[str, ServiceDecision] = {}
+        self._digests: dict[str, bytes] = {}  # of what was told of each service but its plan
 
     def encode(self, step: Step, *, key: bool) -> bytes:
         """The bytes of a record. Without `key` the step has to be the one that follows the last one encoded."""
@@ -135,16 +138,46 @@ class Encoder:
             self._inputs = NO_INPUTS
             # What a service was told before is in its memory.
             self._decided = {name: memory.decision for name, memory in step.state.services.items()}
+            self._digests = {name: _digest(_without_plan(one)) for name, one in self._decided.items()}
         record = Record(
             step.number,
             step.at_s,
             _inputs_record(self._inputs, step.inputs, whole=key),
-            _table(self._decided, step.decision.services, pack),
+            self._services(step.decision.services),
+            _table(_plans(self._decided), _plans(step.decision.services), pack),
             pack(replace(step.decision, services={})),
             _state_record(step.state, step.inputs) if key else None,
         )
         self._inputs, self._decided = step.inputs, step.decision.services
         return pack(record)
+
+    def _services(self, now: Mapping[str, ServiceDecision]) -> Table:
+        """Those that differ: a service is often told the same again in another object, which would be most of a record."""
+        news = {}
+        for name, one in now.items():
+            if self._decided.get(name) is one:
+                continue
+            data = _without_plan(one)
+            digest = _digest(data)
+            if self._digests.get(name) != digest:
+                self._digests[name] = digest
+                news[name] = data
+        gone = tuple(name for name in self._decided if name not in now)
+        for name in gone:
+            self._digests.pop(name, None)
+        return Table(news, gone)
+
+
+def _without_plan(decision: ServiceDecision) -> bytes:
+    return pack(replace(decision, plan=None))
+
+
+def _digest(data: bytes) -> bytes:
+    return blake2b(data, digest_size=16).digest()
+
+
+def _plans(decided: Mapping[str, ServiceDecision]) -> dict[str, Plan]:
+    return {name: one.plan for name, one in decided.items() if one.plan is not None}
 
 
 def _table(before: Mapping[str, V], now: Mapping[str, V], to_bytes: Callable[[V], bytes]) -> Table:
@@ -255,20 +288,26 @@ def _network_record(network: Network, inputs: Inputs) -> NetworkRecord:
 class Recorded:
     """A step as it was recorded. `state` is None when it follows from the steps before.
 
-    `decided` has the decision of every service as bytes, `rest` the decision without them.
+    `decided` has the decision of every service but its plan as bytes, `plans` those, `rest` the decision without both.
     """
 
     number: int
     at_s: float
     inputs: Inputs
     decided: Mapping[str, bytes]
+    plans: Mapping[str, bytes]
     rest: bytes
     state: BalancerState | None
 
     def decision(self) -> Decision:
         """What was decided. Raises RecordingError."""
-        services = {name: unpack(ServiceDecision, data) for name, data in self.decided.items()}
+        services = {name: self.service(name) for name in self.decided}
         return replace(unpack(Decision, self.rest), services=services)
+
+    def service(self, name: str) -> ServiceDecision:
+        """What was decided of one service. Raises RecordingError."""
+        plan = self.plans.get(name)
+        return replace(unpack(ServiceDecision, self.decided[name]), plan=None if plan is None else _plan(plan))
 
 
 class Decoder:
@@ -277,6 +316,7 @@ class Decoder:
     def __init__(self) -> None:
         self._inputs: Inputs | None = None
         self._decided: dict[str, bytes] = {}
+        self._plans: dict[str, bytes] = {}
 
     def decode(self, data: bytes) -> Recorded:
         """The next step. Raises RecordingError."""
@@ -285,12 +325,14 @@ class Decoder:
             raise RecordingError("a recording begins with a step that is told by its difference to a missing one")
         inputs = _inputs(NO_INPUTS if record.state else self._inputs or NO_INPUTS, record.inputs)
         state = _state(record.state, inputs) if record.state else None
-        decided = self._decided
         if state is not None:
-            decided = {name: pack(memory.decision) for name, memory in state.services.items()}
-        self._decided = _merged(decided, record.services, bytes)
+            told = {name: memory.decision for name, memory in state.services.items()}
+            self._decided = {name: _without_plan(one) for name, one in told.items()}
+            self._plans = {name: pack(plan) for name, plan in _plans(told).items()}
+        self._decided = _merged(self._decided, record.services, bytes)
+        self._plans = _merged(self._plans, record.plans, bytes)
         self._inputs = inputs
-        return Recorded(record.number, record.at_s, inputs, self._decided, record.rest, state)
+        return Recorded(record.number, record.at_s, inputs, self._decided, self._plans, record.rest, state)
 
 
 def _merged(before: Mapping[str, V], table: Table, from_bytes: Callable[[bytes], V]) -> dict[str, V]:

@@ -12,6 +12,8 @@ from gslb.recorder.frames import Decoder, Recorded
 from gslb.recorder.segment import SegmentRecord
 
 DIFFERENCES_MAX: Final = 100
+# A decision with its bytes, without its plan, and the plan's.
+_Packed = tuple[ServiceDecision, tuple[bytes, bytes | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ class Player:
     _since_s: float = 0.0
     _steps: int = 0
     _number: int = 0
-    _held: dict[str, tuple[ServiceDecision, bytes]] = field(default_factory=dict)  # as it was run again
+    _held: dict[str, _Packed] = field(default_factory=dict)  # as it was run again
     _differences: list[Difference] = field(default_factory=list)
 
     def play(self, data: bytes) -> Replayed:
@@ -80,16 +82,22 @@ class Player:
             return
         self._held = {name: self._packed(name, one) for name, one in decision.services.items()}
         for name in sorted(recorded.decided.keys() | self._held.keys()):
-            then, now = recorded.decided.get(name), self._held.get(name)
-            if then is None or now is None or then != now[1]:
-                self._differences += _differences(recorded.at_s, name, then, now[1] if now else None)
+            now = self._held.get(name)
+            if now is None or name not in recorded.decided:
+                words = ("decided", "nothing was decided") if now is None else ("nothing was decided", "decided")
+                self._differences.append(Difference(recorded.at_s, name, "service", *words))
+            elif (recorded.decided[name], recorded.plans.get(name)) != now[1]:
+                self._differences += _between(recorded.at_s, name, recorded.service(name), now[0])
         rest = pack(replace(decision, services={}))
         if rest != recorded.rest:
             self._differences += _between(recorded.at_s, "", unpack(Decision, recorded.rest), unpack(Decision, rest))
 
-    def _packed(self, name: str, decision: ServiceDecision) -> tuple[ServiceDecision, bytes]:
+    def _packed(self, name: str, decision: ServiceDecision) -> _Packed:
         held = self._held.get(name)
-        return held if held is not None and held[0] is decision else (decision, pack(decision))
+        if held is not None and held[0] is decision:
+            return held
+        plan = None if decision.plan is None else pack(decision.plan)
+        return decision, (pack(replace(decision, plan=None)), plan)
 
 
 def replay(records: Iterable[SegmentRecord], until_s: float) -> Replayed:
@@ -102,13 +110,6 @@ def replay(records: Iterable[SegmentRecord], until_s: float) -> Replayed:
     if last is None:
         raise RecordingError("no step is recorded at or before that time")
     return last
-
-
-def _differences(at_s: float, service: str, then: bytes | None, now: bytes | None) -> list[Difference]:
-    if then is None or now is None:
-        words = ["nothing was decided" if data is None else "decided" for data in (then, now)]
-        return [Difference(at_s, service, "service", *words)]
-    return _between(at_s, service, unpack(ServiceDecision, then), unpack(ServiceDecision, now))
 
 
 def _between(at_s: float, service: str, then: object, now: object) -> list[Difference]:
