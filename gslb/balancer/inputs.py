@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from bns.model import HealthStatus
 from gslb.model.plan import Plan
@@ -33,6 +34,17 @@ class TaskState:
 
 
 @dataclass(frozen=True, slots=True)
+class Deleted:
+    """Names that an operator deleted: they may go, while what vanishes by itself is held (`gslb.balancer.safety`)."""
+
+    services: frozenset[str] = frozenset()
+    localities: frozenset[str] = frozenset()
+
+
+NOTHING_DELETED: Final = Deleted()
+
+
+@dataclass(frozen=True, slots=True)
 class Inputs:
     """Desired and observed state at one moment.
 
@@ -47,5 +59,6 @@ class Inputs:
     previous: Mapping[str, Plan] = field(default_factory=dict)  # by service, as published
     # Who asks for the demand, as far as services do: moves nothing by itself, what-ifs follow it (`gslb.balancer.callees`).
     callers: Callers = field(default_factory=dict)
+    deleted: Deleted = NOTHING_DELETED
     # Services whose tasks may differ from the last step's; None: any. Everything else is always looked at.
     changed: frozenset[str] | None = None

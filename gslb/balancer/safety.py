@@ -44,6 +44,12 @@ class RemovalBudget:
             )
         return RemovalBudget(names | present, present, since_s), ""
 
+    def without(self, names: frozenset[str]) -> "RemovalBudget":
+        """Not counting `names`: an operator deleted them, so they did not vanish."""
+        if not self.names & names:
+            return self
+        return RemovalBudget(self.names - names, self.accepted - names, self.since_s, held=self.held)
+
 
 NO_NAMES = RemovalBudget()
 

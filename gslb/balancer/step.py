@@ -49,17 +49,17 @@ def step(state: BalancerState, inputs: Inputs, *, now_s: float) -> tuple[Balance
     }
     gone = sorted({*state.services, *inputs.previous} - memories.keys())
     decisions = {name: memory.decision for name, memory in memories.items()}
-    if names.lost_services:
-        for name in gone:
-            kept = _kept(state, inputs, name, names.lost_services)
-            decisions[name] = kept
-            if name in state.services:
-                memories[name] = replace(state.services[name], decision=kept)
+    held = {name for name in gone if name not in inputs.deleted.services} if names.lost_services else set()
+    for name in sorted(held):
+        kept = _kept(state, inputs, name, names.lost_services)
+        decisions[name] = kept
+        if name in state.services:
+            memories[name] = replace(state.services[name], decision=kept)
     alarms = [alarm for alarm in (names.lost_services, names.lost_localities) if alarm]
     alarms += [f"{name}: {decision.held}" for name, decision in decisions.items() if decision.held]
     decision = Decision(
         decisions,
-        () if names.lost_services else tuple(gone),
+        tuple(name for name in gone if name not in held),
         tuple(dict.fromkeys(alarms))[:ALARMS_MAX],
         sum(each.recomputed for each in decisions.values()),
         uses_of(sharing, loads_of(decisions)) if sharing.claims else (),
@@ -68,7 +68,10 @@ def step(state: BalancerState, inputs: Inputs, *, now_s: float) -> tuple[Balance
 
 
 def _judge_names(state: BalancerState, inputs: Inputs, now_s: float) -> _Names:
-    """Services and localities may not vanish faster than the budget; a new leader counts from the published plans."""
+    """Services and localities may not vanish faster than the budget; a new leader counts from the published plans.
+
+    What an operator deleted did not vanish.
+    """
     services, localities = state.service_names, state.locality_names
     if not services.names:
         services = RemovalBudget(frozenset(inputs.previous), frozenset(inputs.previous))
@@ -76,6 +79,7 @@ def _judge_names(state: BalancerState, inputs: Inputs, now_s: float) -> _Names:
         known = frozenset(locality for plan in inputs.previous.values() for locality in plan.shares)
         localities = RemovalBudget(known, known)
     catalog = inputs.catalog
+    services, localities = services.without(inputs.deleted.services), localities.without(inputs.deleted.localities)
     services, lost_services = services.judge(frozenset(catalog.services), "services", now_s=now_s)
     places = frozenset(catalog.datacenters) | frozenset(catalog.areas)
     localities, lost_localities = localities.judge(places, "localities", now_s=now_s)

@@ -15,17 +15,18 @@ from dataclasses import dataclass
 from bns.etcd.election import Leadership
 from bns.etcd.errors import EtcdError
 from gslb.balancer.demand import DemandFold
-from gslb.balancer.inputs import Callers, Inputs
+from gslb.balancer.inputs import Callers, Deleted, Inputs
 from gslb.balancer.state import BalancerState, Decision
 from gslb.balancer.step import step
 from gslb.control.ingest.board import HealthBoard
 from gslb.control.leader import Elector
 from gslb.control.publish import Publisher
 from gslb.control.recorder import Recorder
+from gslb.control.view.config import Stored
 from gslb.control.view.mirror import GslbMirror
 from gslb.control.view.world import World
 from gslb.model import limits
-from gslb.model.resources import CapacityMode, DemandSource
+from gslb.model.resources import CapacityMode, ClientArea, Datacenter, DemandSource, Service
 from gslb.recorder.frames import Step
 
 log = logging.getLogger(__name__)
@@ -159,7 +160,7 @@ class Planner:
     def gather(self, touched: frozenset[str] | None) -> Inputs:
         """The balancer's inputs as of now. `touched`: services whose tasks may have changed; None: any."""
         mirror, world, now_s = self._sources.mirror, self._sources.world, time.monotonic()
-        deleted = {one.resource.meta.name for one in mirror.config.stored.values() if one.deleted}
+        deleted = _deleted(mirror.config.stored.values())
         services = world.catalog.services
         return Inputs(
             catalog=world.catalog,
@@ -169,9 +170,10 @@ class Planner:
             previous={
                 name: published.plan
                 for name, published in mirror.plans.plans.items()
-                if name in services or name not in deleted
+                if name in services or name not in deleted.services
             },
             callers=self.callers,
+            deleted=deleted,
             changed=touched,
         )
 
@@ -216,6 +218,15 @@ class Planner:
         held = mirror.plans.plans.get(service)
         missing = held is None or not mirror.plans.mod_revision(service)
         return changed or missing or (held is not None and held.plan.stamp.incarnation != mirror.incarnation)
+
+
+def _deleted(stored: Iterable[Stored]) -> Deleted:
+    """What operators deleted, by the tombstones."""
+    gone = [one.resource for one in stored if one.deleted]
+    return Deleted(
+        frozenset(one.meta.name for one in gone if isinstance(one, Service)),
+        frozenset(one.meta.name for one in gone if isinstance(one, Datacenter | ClientArea)),
+    )
 
 
 def _totals(demand: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

@@ -1,0 +1,128 @@
+"""A drain on a real replica follows the callers to those whom they call: what is shown, and what is refused."""
+
+import asyncio
+import os
+import subprocess
+import sys
+
+import grpc
+import pytest
+
+from gslb.v1 import admin_pb2, config_pb2
+from tests.support.control import FakeAgent, FakeClient, Operator, ReplicaProcess, datacenter, eventually, service
+
+pytestmark = pytest.mark.timeout(180)
+
+US, EU, ASIA = "us-east1", "europe-west1", "asia-east1"
+FRONTEND = {US: 60, EU: 40}
+
+
+def planet(cpu_cores: float):
+    """A frontend in three datacenters; its backend, two requests for each of its own, shares the CPU of one in Europe."""
+    europe = datacenter(EU)
+    europe.datacenter.cpu_cores = cpu_cores
+    services = [service("frontend", rps=100.0), service("backend", rps=200.0)]
+    for resource in services:
+        for backend in resource.service.backends:
+            backend.request_cpu_s = 0.1
+    return [datacenter(US), datacenter(ASIA), europe, *services]
+
+
+async def dry_run(operator, target):
+    request = admin_pb2.DrainRequest(scope=config_pb2.DRAIN_SCOPE_SERVICE, target=target, reason="test", dry_run=True)
+    return await operator.admin.Drain(request, timeout=20)
+
+
+async def test_backends_follow_a_drained_frontend_and_a_drain_is_refused_where_they_do_not_fit(etcd, tmp_path):
+    replica = ReplicaProcess("r0", etcd.address, tmp_path).start()
+    addresses = [replica.address]
+    clients, agents = [], []
+    try:
+        async with Operator(replica.address) as operator:
+
+            async def warm():
+                try:
+                    return (await operator.status()).leading
+                except grpc.aio.AioRpcError:
+                    return False
+
+            await eventually(warm, "the replica leads")
+            await operator.apply(*planet(0.0))
+            agents = [await FakeAgent(place, addresses, job).start() for place in (US, EU, ASIA) for job in JOBS]
+            for place, rps in FRONTEND.items():
+                load = {"frontend": rps, "backend": 2 * rps}
+                clients.append(await FakeClient(place, addresses, load, callers={"backend": "frontend"}).start())
+
+            async def loaded():
+                reply = await dry_run(operator, f"frontend@{US}")
+                effects = {(one.service, one.datacenter): one for one in reply.effects}
+                backends = [effects.get(("backend", place)) for place in FRONTEND]
+                settled = all(one and abs(one.load_before_rps - 2 * FRONTEND[one.datacenter]) < 1 for one in backends)
+                return effects if settled else None
+
+            # Who came first to serve gives the load of others back little by little.
+            effects = await eventually(loaded, "demand is known and served nearby", 60)
+            assert effects["frontend", US].why == "drained"
+            assert effects["backend", US].why == "called by frontend"
+            assert effects["frontend", US].load_after_rps == 0
+            assert effects["backend", US].load_after_rps < 1
+            before, after = (
+                sum(getattr(one, name) for (called, _), one in effects.items() if called == "backend")
+                for name in ("load_before_rps", "load_after_rps")
+            )
+            assert abs(after - before) < 0.01 * before
+            for place in (EU, ASIA):
+                # Where the frontend's load goes, its backend's goes: twice as much.
+                assert abs(effects["backend", place].load_after_rps - 2 * effects["frontend", place].load_after_rps) < 5
+            shown = await asyncio.to_thread(command, replica.address, "--dry-run")
+            assert "called by frontend" in shown.stdout, shown
+            assert shown.returncode == 0, shown
+
+            # The backend is left in Europe only, and the frontend's 6 cores more are too much there: 20 + 10 of 26.
+            only = next(one for one in planet(26.0) if one.meta.name == "backend")
+            kept = [one for one in only.service.backends if f"/{EU}/" in one.job]
+            del only.service.backends[:]
+            only.service.backends.extend(kept)
+            await operator.apply(*(one for one in planet(26.0) if one.meta.name not in {"backend", "frontend"}), only)
+            pair = next(one for one in planet(26.0) if one.meta.name == "frontend")
+            kept = [one for one in pair.service.backends if f"/{ASIA}/" not in one.job]
+            del pair.service.backends[:]
+            pair.service.backends.extend(kept)
+            await operator.apply(pair)
+
+            async def refused():
+                reply = await dry_run(operator, f"frontend@{US}")
+                return [line for line in reply.violations if line.startswith("service backend:")]
+
+            (line,) = await eventually(refused, "the backend does not fit")
+            assert f"CPU of {EU}" in line
+            assert "called by frontend" in line
+            done = await asyncio.to_thread(command, replica.address)
+            assert done.returncode == 1
+            assert "is refused" in done.stderr
+            assert "service backend: demand" in done.stderr
+            kinds = await operator.admin.Get(admin_pb2.GetRequest(kind="drain"))
+            assert not kinds.resources, "a refusal changes nothing"
+    finally:
+        for one in clients:
+            await one.stop()
+        for one in agents:
+            await one.kill()
+        replica.stop()
+
+
+JOBS = ("frontend", "backend")
+
+
+def command(address, *flags):
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "gslb", "drain", "service", f"frontend@{US}"),
+            *("--reason", "test", *flags),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "GSLB_CONTROL": address},
+    )
