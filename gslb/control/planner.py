@@ -26,7 +26,7 @@ from gslb.control.view.config import Stored
 from gslb.control.view.mirror import GslbMirror
 from gslb.control.view.world import World
 from gslb.model import limits
-from gslb.model.resources import CapacityMode, ClientArea, Datacenter, DemandSource, Service
+from gslb.model.resources import CapacityMode, Catalog, ClientArea, Datacenter, DemandSource, Service
 from gslb.recorder.frames import Step
 
 log = logging.getLogger(__name__)
@@ -160,7 +160,7 @@ class Planner:
     def gather(self, touched: frozenset[str] | None) -> Inputs:
         """The balancer's inputs as of now. `touched`: services whose tasks may have changed; None: any."""
         mirror, world, now_s = self._sources.mirror, self._sources.world, time.monotonic()
-        deleted = _deleted(mirror.config.stored.values())
+        deleted = _deleted(mirror.config.stored.values(), world.catalog)
         services = world.catalog.services
         return Inputs(
             catalog=world.catalog,
@@ -220,12 +220,14 @@ class Planner:
         return changed or missing or (held is not None and held.plan.stamp.incarnation != mirror.incarnation)
 
 
-def _deleted(stored: Iterable[Stored]) -> Deleted:
-    """What operators deleted, by the tombstones."""
+def _deleted(stored: Iterable[Stored], catalog: Catalog) -> Deleted:
+    """What operators deleted, by the tombstones; of a name that another owner has given again nothing is gone."""
     gone = [one.resource for one in stored if one.deleted]
+    services = {one.meta.name for one in gone if isinstance(one, Service)}
+    localities = {one.meta.name for one in gone if isinstance(one, Datacenter | ClientArea)}
     return Deleted(
-        frozenset(one.meta.name for one in gone if isinstance(one, Service)),
-        frozenset(one.meta.name for one in gone if isinstance(one, Datacenter | ClientArea)),
+        frozenset(services - catalog.services.keys()),
+        frozenset(localities - catalog.datacenters.keys() - catalog.areas.keys()),
     )
 
 

@@ -180,6 +180,22 @@ async def test_what_is_needed_is_not_deleted(operator, kind, name, code, says):
     assert len((await operator.admin.Get(admin_pb2.GetRequest())).resources) == 4
 
 
+async def test_deleting_most_services_is_no_alarm(operator):
+    doomed = [f"s{n}" for n in range(4)]
+    await operator.apply(*(service(name, user="o") for name in doomed))
+
+    async def planned():
+        return {one.service for one in (await operator.status()).services} >= set(doomed)
+
+    await eventually(planned, "they are planned for")
+    for name in doomed:
+        await operator.admin.Delete(admin_pb2.DeleteRequest(kind="service", name=name))
+    for _ in range(6):
+        await asyncio.sleep(0.5)
+        assert not [message for _, _, message in await operator.check() if "removal budget" in message]
+    assert {one.service for one in (await operator.status()).services} == {"backend"}
+
+
 async def test_a_datacenter_with_tasks_is_not_deleted(operator, replica):
     await operator.apply(datacenter("mars", ("x", 1, 2)))
     agent = await FakeAgent("mars", [replica]).start()

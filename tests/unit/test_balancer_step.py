@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from bns.model import HealthStatus
-from gslb.balancer.inputs import Inputs
+from gslb.balancer.inputs import Deleted, Inputs
 from gslb.balancer.service_step import stickiness_ms
 from gslb.balancer.state import BalancerState, Decision
 from gslb.balancer.step import step
@@ -334,6 +334,65 @@ def test_services_vanish_only_within_the_budget() -> None:
     two = replace(inputs, catalog=replace(inputs.catalog, services={name: services[name] for name in names[:2]}))
     run.after(1, two)
     assert run.decision.removed == ("s2", "s3")
+
+
+def five_services() -> Inputs:
+    services = {name: service(name) for name in (f"s{i}" for i in range(5))}
+    inputs = planet(EVERYWHERE)
+    return replace(
+        inputs,
+        catalog=replace(inputs.catalog, services=services),
+        tasks={name: tasks_of(each) for name, each in services.items()},
+        demand=dict.fromkeys(services, EVERYWHERE),
+    )
+
+
+def only(inputs: Inputs, *names: str) -> Inputs:
+    services = inputs.catalog.services
+    return replace(inputs, catalog=replace(inputs.catalog, services={name: services[name] for name in names}))
+
+
+def test_services_that_an_operator_deleted_go_at_once_however_many() -> None:
+    run = Run(five_services())
+    run.after(0)
+    deleted = Deleted(services=frozenset({"s1", "s2", "s3", "s4"}))
+    run.after(1, replace(only(run.inputs, "s0"), deleted=deleted))
+    assert run.decision.removed == ("s1", "s2", "s3", "s4")
+    assert run.decision.alarms == ()
+    assert run.decision.services.keys() == {"s0"}
+    assert not run.decision.services["s0"].held
+
+
+def test_what_vanished_beside_deletions_is_still_held() -> None:
+    run = Run(five_services())
+    run.after(0)
+    # Two are deleted; of the three that are left two are missing: more than half.
+    run.after(1, replace(only(run.inputs, "s0"), deleted=Deleted(services=frozenset({"s1", "s2"}))))
+    assert run.decision.removed == ("s1", "s2")
+    assert set(run.decision.services) == {"s0", "s3", "s4"}
+    assert "2 of 3 services vanished" in run.decision.services["s3"].held
+
+
+def test_a_name_that_was_deleted_and_given_again_counts_again() -> None:
+    run = Run(five_services())
+    run.after(0)
+    run.after(1, replace(only(run.inputs, "s0"), deleted=Deleted(services=frozenset({"s1", "s2", "s3", "s4"}))))
+    run.after(1, five_services())
+    run.after(1, only(five_services(), "s0"))
+    assert run.decision.removed == ()
+    assert "4 of 5 services vanished" in run.decision.services["s1"].held
+
+
+def test_localities_that_an_operator_deleted_leave_the_plan_at_once() -> None:
+    run = Run(planet(EVERYWHERE))
+    run.after(0)
+    catalog = replace(
+        run.inputs.catalog, areas={}, datacenters={"us-east1": run.inputs.catalog.datacenters["us-east1"]}
+    )
+    gone = frozenset({*PLACES, *AREAS} - {"us-east1"})
+    plan = run.after(5, replace(run.inputs, catalog=catalog, deleted=Deleted(localities=gone)))
+    assert not any("localities" in alarm for alarm in run.decision.alarms)
+    assert set(plan.shares) == {"us-east1"}
 
 
 def test_a_new_leader_with_half_a_catalog_drops_nothing() -> None:
