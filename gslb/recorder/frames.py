@@ -14,7 +14,7 @@ from hashlib import blake2b
 from typing import Final, Generic, TypeVar, get_type_hints
 
 from gslb.balancer.coverage import Coverage
-from gslb.balancer.inputs import Inputs, TaskState
+from gslb.balancer.inputs import Deleted, Inputs, TaskState
 from gslb.balancer.network import Matrix, Network
 from gslb.balancer.sharing import NOTHING_SHARED, Pair, Sharing
 from gslb.balancer.state import BalancerState, Decision, ServiceDecision, ServiceMemory
@@ -61,6 +61,7 @@ class InputsRecord:
     previous: Table
     changed: tuple[str, ...] | None
     callers: Table = field(default_factory=Table)  # by callee
+    deleted: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +208,7 @@ def _inputs_record(before: Inputs, now: Inputs, *, whole: bool) -> InputsRecord:
         _table(
             before.callers, {name: _known(before.callers.get(name), one) for name, one in now.callers.items()}, pack
         ),
+        None if before.deleted == now.deleted else pack(now.deleted),
     )
 
 
@@ -360,8 +362,13 @@ def _inputs(before: Inputs, record: InputsRecord) -> Inputs:
         one(record.rtt_ms, before.rtt_ms, _rtt_ms),
         _merged(before.previous, record.previous, _plan),
         _merged(before.callers, record.callers, _callers),
+        one(record.deleted, before.deleted, _deleted),
         None if record.changed is None else frozenset(record.changed),
     )
+
+
+def _deleted(data: bytes) -> Deleted:
+    return unpack(Deleted, data)
 
 
 def _datacenters(data: bytes) -> Mapping[str, Datacenter]:

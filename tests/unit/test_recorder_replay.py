@@ -9,7 +9,7 @@ import pytest
 
 from bns.model import HealthStatus
 from gslb.balancer import callees, service_step
-from gslb.balancer.inputs import Inputs
+from gslb.balancer.inputs import Deleted, Inputs
 from gslb.balancer.state import BalancerState
 from gslb.balancer.step import step
 from gslb.cli.replay import parse_time_s
@@ -17,7 +17,7 @@ from gslb.model.errors import InvalidValueError
 from gslb.model.resources import Catalog, ClientArea, DrainScope
 from gslb.recorder.codec import AreaRecord
 from gslb.recorder.errors import RecordingError
-from gslb.recorder.frames import Encoder, InputsRecord
+from gslb.recorder.frames import Decoder, Encoder, InputsRecord
 from gslb.recorder.outcome import compare, run
 from gslb.recorder.play import replay
 from gslb.recorder.segment import SegmentRecord
@@ -46,6 +46,15 @@ def test_every_step_is_identical_from_any_key_on(seed):
     middle = replay(records, taken[30].at_s + 1)
     assert middle.recorded.number == taken[30].number
     assert middle.recorded.decision() == taken[30].decision
+
+
+def test_what_operators_deleted_is_recorded():
+    taken = list(steps(3))
+    gone = Deleted(frozenset({"learned"}), frozenset({"europe"}))
+    taken[1] = replace(taken[1], inputs=replace(taken[1].inputs, deleted=gone))
+    decoder, encoder = Decoder(), Encoder()
+    back = [decoder.decode(encoder.encode(one, key=n == 0)).inputs.deleted for n, one in enumerate(taken)]
+    assert back == [Deleted(), gone, Deleted()]
 
 
 def test_another_process_decides_the_same(tmp_path):
@@ -102,11 +111,13 @@ def test_nothing_of_the_inputs_is_forgotten():
         "rtt_ms",
         "previous",
         "callers",
+        "deleted",
         "changed",
     }
     assert {one.name for one in fields(Catalog)} == {"datacenters", "areas", "services", "drains", "zones"}
     assert {one.name for one in fields(InputsRecord)} == {
-        *("datacenters", "areas", "services", "drains", "tasks", "demand", "rtt_ms", "previous", "callers", "changed")
+        *("datacenters", "areas", "services", "drains", "tasks", "demand", "rtt_ms", "previous", "callers", "changed"),
+        "deleted",
     }
     assert [one.name for one in fields(ClientArea)] == [one.name for one in fields(AreaRecord)]
 
