@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gslb.balancer.congestion import Curve, curve, overload_factor
+from gslb.balancer.lanes import NO_LANES, Expanded, Lanes
 from gslb.balancer.solver import Columns, Program, SolverError, Vector
 from gslb.model import limits
 
@@ -51,6 +52,8 @@ class Problem:
     max_utilization: float
     previous: Matrix  # (L, D) shares; rows of zeros where there were none
     stickiness_ms: float
+    curve: Curve | None = None  # what being full costs; None: by `max_utilization`
+    lanes: Lanes = NO_LANES  # paths that carry only so much
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,7 +75,9 @@ class _Scaled:
     capacity: Vector  # times the overload factor
     held: Matrix  # p
     mu: float
-    curve: Curve
+    width: Vector  # (K,) of the segments, in capacities
+    price_ms: Matrix  # (D, K)
+    lanes: Lanes
 
 
 def assign(problem: Problem) -> Assignment:
@@ -84,6 +89,7 @@ def assign(problem: Problem) -> Assignment:
     demand = floored(problem.demand_rps)
     total, unit = float(demand.sum()), float(demand.mean()) / MEAN_UNITS
     overload = overload_factor(total, float(capacity[active].sum()))
+    full = problem.curve or curve(problem.max_utilization)
     scaled = _Scaled(
         demand / unit,
         np.ascontiguousarray(problem.cost_ms[:, active]),
@@ -92,7 +98,9 @@ def assign(problem: Problem) -> Assignment:
         if problem.stickiness_ms > 0
         else _no_memory(problem, active),
         problem.stickiness_ms,
-        curve(problem.max_utilization),
+        full.width,
+        full.rows(active),
+        problem.lanes.among(active, len(capacity), 1.0 / unit),
     )
     flow, gain = _solve(scaled)
     shares = np.zeros_like(problem.cost_ms)
@@ -116,7 +124,9 @@ def _solve(scaled: _Scaled) -> tuple[Matrix, float]:
     present = _first_columns(scaled)
     kept_l, kept_d = np.nonzero(scaled.held > 0)
     free_l, free_d = np.nonzero(present)
-    program = Program(np.concatenate([scaled.demand, np.zeros(datacenters)]), _all_columns(scaled, free_l, free_d))
+    kept = scaled.lanes.expand(kept_l, kept_d)
+    free = scaled.lanes.expand(free_l, free_d)
+    program = Program(np.concatenate([scaled.demand, np.zeros(datacenters)]), _all_columns(scaled, kept, free))
     for _ in range(PRICING_ROUNDS_MAX):
         solution = program.solve()
         locality_price, datacenter_price = solution.row_price[:localities], -solution.row_price[localities:]
@@ -124,14 +134,14 @@ def _solve(scaled: _Scaled) -> tuple[Matrix, float]:
         missing = ~present & (marginal + scaled.mu < locality_price[:, None] - PRICING_TOLERANCE_MS)
         if not missing.any():
             break
-        more_l, more_d = np.nonzero(missing)
-        program.add(_free_columns(scaled, more_l, more_d))
+        more = scaled.lanes.expand(*np.nonzero(missing))
+        program.add(_free_columns(scaled, more))
         present |= missing
-        free_l, free_d = np.concatenate([free_l, more_l]), np.concatenate([free_d, more_d])
+        free = free.joined(more)
     else:
         raise SolverError(f"pricing did not end in {PRICING_ROUNDS_MAX} rounds")
-    flow = _flow(scaled, solution.value, (kept_l, kept_d), (free_l, free_d))
-    return flow, _gain(flow, marginal)
+    flow = _flow(scaled, solution.value, kept, free)
+    return flow, _gain(flow, *scaled.lanes.priced(marginal, flow))
 
 
 def _first_columns(scaled: _Scaled) -> NDArray[np.bool_]:
@@ -145,28 +155,33 @@ def _first_columns(scaled: _Scaled) -> NDArray[np.bool_]:
     return present
 
 
-def _all_columns(scaled: _Scaled, free_l: Pairs, free_d: Pairs) -> Columns:
+def _all_columns(scaled: _Scaled, kept: Expanded, free: Expanded) -> Columns:
     """Segments of all datacenters, w of the held pairs, z of the free ones: `_flow` reads them in this order."""
     localities, datacenters = scaled.cost.shape
-    segments = len(scaled.curve.width)
+    segments = len(scaled.width)
     load_rows = (localities + np.repeat(np.arange(datacenters), segments)).astype(np.int32)
-    width = (scaled.capacity[:, None] * scaled.curve.width[None, :]).ravel()
+    width = (scaled.capacity[:, None] * scaled.width[None, :]).ravel()
     segment = Columns(
-        np.tile(scaled.curve.price_ms, datacenters),
+        scaled.price_ms.ravel(),
         width,
         np.arange(len(load_rows), dtype=np.int32),
         load_rows,
         np.full(len(load_rows), -1.0),
     )
-    kept_l, kept_d = np.nonzero(scaled.held > 0)
-    kept = _pair_columns(scaled.cost[kept_l, kept_d], scaled.held[kept_l, kept_d], (kept_l, kept_d), localities)
-    return _joined(segment, kept, _free_columns(scaled, free_l, free_d))
-
-
-def _free_columns(scaled: _Scaled, row: Pairs, column: Pairs) -> Columns:
-    return _pair_columns(
-        scaled.cost[row, column] + scaled.mu, np.full(len(row), np.inf), (row, column), len(scaled.demand)
+    held = scaled.held[kept.row, kept.column]
+    cost = scaled.cost[kept.row, kept.column] + kept.price_ms
+    return _joined(
+        segment,
+        _pair_columns(cost, kept.within(held), (kept.row, kept.column), localities),
+        _free_columns(scaled, free),
     )
+
+
+def _free_columns(scaled: _Scaled, free: Expanded) -> Columns:
+    """What may come on top of what is held: lane by lane, as much as that leaves."""
+    cost = scaled.cost[free.row, free.column] + free.price_ms + scaled.mu
+    left = free.width - free.within(scaled.held[free.row, free.column]) if scaled.lanes.any else free.width
+    return _pair_columns(cost, left, (free.row, free.column), len(scaled.demand))
 
 
 def _pair_columns(cost: Vector, upper: Vector, pairs: tuple[Pairs, Pairs], localities: int) -> Columns:
@@ -186,20 +201,20 @@ def _joined(*parts: Columns) -> Columns:
     )
 
 
-def _flow(scaled: _Scaled, value: Vector, kept: tuple[Pairs, Pairs], free: tuple[Pairs, Pairs]) -> Matrix:
+def _flow(scaled: _Scaled, value: Vector, kept: Expanded, free: Expanded) -> Matrix:
     """x = w + z."""
     flow = np.zeros_like(scaled.cost)
-    first = len(scaled.capacity) * len(scaled.curve.width)
-    flow[kept] = value[first : first + len(kept[0])]
-    flow[free] += value[first + len(kept[0]) :]
+    first = len(scaled.capacity) * len(scaled.width)
+    np.add.at(flow, (kept.row, kept.column), value[first : first + len(kept.row)])
+    np.add.at(flow, (free.row, free.column), value[first + len(kept.row) :])
     return np.maximum(flow, 0.0)
 
 
-def _gain(flow: Matrix, marginal: Matrix) -> float:
+def _gain(flow: Matrix, paid: Matrix, offered: Matrix) -> float:
     """The largest difference, over localities, between the dearest datacenter in use and the cheapest of all, in ms."""
     used = flow > SHARE_MIN * flow.sum(axis=1, keepdims=True)
-    dearest = np.where(used, marginal, -np.inf).max(axis=1)
-    return max(0.0, float((dearest - marginal.min(axis=1)).max(initial=0.0)))
+    dearest = np.where(used, paid, -np.inf).max(axis=1)
+    return max(0.0, float((dearest - offered.min(axis=1)).max(initial=0.0)))
 
 
 def _tidy(flow: Matrix) -> Matrix:

@@ -48,10 +48,20 @@ assert max(GENTLE_STEP_MS, RISE_STEP_MS, BRINK_STEP_MS) < limits.STICKINESS_MS /
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Curve:
-    """Segments of a datacenter: `width[k]` of its capacity at `price_ms[k]` a request; the last is endless."""
+    """Segments of a datacenter: `width[k]` of its capacity at `price_ms[k]` a request; the last is endless.
+
+    The prices are the same for every datacenter, (K,), or each has its own, (D, K).
+    """
 
     width: Vector
     price_ms: Vector
+
+    def rows(self, chosen: NDArray[np.intp]) -> Vector:
+        """The prices of the chosen datacenters, (len(chosen), K)."""
+        if self.price_ms.ndim == 1:
+            return np.tile(self.price_ms, (len(chosen), 1))
+        own: Vector = self.price_ms[chosen]
+        return own
 
 
 @lru_cache(maxsize=256)

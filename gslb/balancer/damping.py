@@ -63,6 +63,12 @@ class Placement:
         rows, columns = np.nonzero(shares)
         return cls(rows, columns, shares[rows, columns], shares.shape[1])
 
+    def matrix(self, localities: int) -> Matrix:
+        """The matrix that it was made of."""
+        shares = np.zeros((localities, self.width))
+        shares[self.rows, self.columns] = self.shares
+        return shares
+
     def load_rps(self, demand_rps: Vector) -> Vector:
         """What these shares send to each datacenter."""
         return np.bincount(self.columns, demand_rps[self.rows] * self.shares, self.width).astype(np.float64)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from gslb.balancer.bandwidth import Bandwidth, Transfer, transfer
 from gslb.balancer.capacity import DatacenterCapacity
 from gslb.balancer.contingency import peak_after
 from gslb.balancer.inputs import Inputs
@@ -11,7 +12,7 @@ from gslb.balancer.service_step import stickiness_ms
 from gslb.balancer.state import BalancerState
 from gslb.model.errors import NotFoundError
 from gslb.model.plan import ZERO_STAMP, Plan, Shares, Stamp
-from gslb.model.resources import Policy
+from gslb.model.resources import Policy, Service
 
 # Load within this fraction of a threshold has reached it.
 FULL_TOLERANCE = 1e-3
@@ -39,7 +40,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Candidates in the order of the service's policy: by default nearest first."""
+    """Candidates in the order of the service's policy: by default nearest first; by transfer time if that is its wish."""
 
     service: str
     locality: str
@@ -60,6 +61,7 @@ class _Site:
     max_utilization: float
     cost_ms: float
     policy: Policy
+    transfer: Transfer | None = None  # when transfer times are planned by
 
     @property
     def utilization(self) -> float:
@@ -99,7 +101,10 @@ def explain(state: BalancerState, inputs: Inputs, service: str, locality: str, *
     plan = inputs.previous.get(service) or memory.decision.plan
     shares = plan.shares.get(locality, {}) if plan else {}
     loads = load_of(plan, inputs.demand.get(service, {})) if plan else {}
-    costs = cost_ms(declared, inputs.catalog.datacenters, network, range(len(network.datacenters)))
+    bandwidth = memory.bandwidth
+    weight = bandwidth.rtt_weight(declared.objective)
+    costs = cost_ms(declared, inputs.catalog.datacenters, network, range(len(network.datacenters)), weight)
+    demand = inputs.demand.get(service, {}).get(locality, 0.0)
     sites = sorted(
         (
             _Site(
@@ -110,11 +115,16 @@ def explain(state: BalancerState, inputs: Inputs, service: str, locality: str, *
                 declared.max_utilization,
                 float(costs[row, network.column[here.datacenter]]),
                 declared.policy,
+                _transfer(declared, bandwidth, (locality, here.datacenter), shares, loads, demand),
             )
             for here in memory.decision.capacity.datacenters
             if here.datacenter in network.column
         ),
-        key=lambda site: (site.cost_ms, site.capacity.datacenter),
+        key=lambda site: (
+            site.transfer.slowdown if site.transfer else 0.0,
+            site.cost_ms,
+            site.capacity.datacenter,
+        ),
     )
     since_s = memory.solved.stickiness_since_s if memory.solved else now_s
     sticky_ms = stickiness_ms(since_s, now_s)
@@ -133,9 +143,22 @@ def explain(state: BalancerState, inputs: Inputs, service: str, locality: str, *
         )
         for i, site in enumerate(sites)
     )
-    demand = inputs.demand.get(service, {}).get(locality, 0.0)
     stamp = plan.stamp if plan else ZERO_STAMP
     return Explanation(service, locality, demand, stamp, candidates, memory.decision.notes)
+
+
+def _transfer(
+    service: Service,
+    bandwidth: Bandwidth,
+    path: tuple[str, str],
+    shares: Shares,
+    loads: Mapping[str, float],
+    demand_rps: float,
+) -> Transfer | None:
+    """The transfer from the locality to the datacenter, as planned; None when latency is what counts."""
+    if not bandwidth.matters(service.objective):
+        return None
+    return transfer(bandwidth, path, demand_rps * shares.get(path[1], 0.0), loads.get(path[1], 0.0))
 
 
 def _if_lost(plan: Plan | None, locality: str, datacenter: str) -> tuple[Shares, str, float]:
@@ -163,6 +186,8 @@ def _reason(site: _Site, nearer: Sequence[_Site], *, panic: str, sticky_ms: floa
 def _reason_of_share(site: _Site, nearer: Sequence[_Site], *, panic: str, sticky_ms: float) -> str:
     if site.out:
         return f"{site.out}; serves because of {panic}" if site.share > 0 else site.out
+    if site.transfer:
+        return _reason_by_transfer(site, site.transfer, nearer)
     if site.share == 0:
         return _reason_for_none(site, nearer)
     percent = f"{100 * site.utilization:.0f} % used"
@@ -177,6 +202,24 @@ def _reason_of_share(site: _Site, nearer: Sequence[_Site], *, panic: str, sticky
     if not nearer:
         return f"nearest, full ({percent}): the rest spills over" if site.full else f"nearest ({percent})"
     return f"next nearest with room ({percent}); before it {'; '.join(lacking)}"
+
+
+def _reason_by_transfer(site: _Site, transfer: Transfer, quicker: Sequence[_Site]) -> str:
+    """Objective throughput: what a request takes to send, and beside whom."""
+    here = f"objective throughput: {transfer.words}"
+    if site.share > 0:
+        return here
+    taker = next((other for other in quicker if other.share > 0 and other.transfer), None)
+    if taker is None or taker.transfer is None:
+        return f"no share, held or returning; {here}"
+    return f"not needed: {taker.capacity.datacenter} is {_better(taker, site)} and takes it; {here}"
+
+
+def _better(taker: _Site, site: _Site) -> str:
+    """What a taker has over another place that has none of it."""
+    if taker.rtt_ms <= site.rtt_ms:
+        return f"{site.rtt_ms - taker.rtt_ms:.3g} ms nearer"
+    return "less slowed down"
 
 
 def _reason_by_policy(site: _Site, percent: str, lacking: Sequence[str], before: Sequence[_Site]) -> str:

@@ -27,11 +27,15 @@ RTT_WEIGHT: Final = 1e-3
 
 
 def cost_ms(
-    service: Service, datacenters: Mapping[str, Datacenter], network: Network, columns: Sequence[int]
+    service: Service,
+    datacenters: Mapping[str, Datacenter],
+    network: Network,
+    columns: Sequence[int],
+    rtt_weight: float = 1.0,
 ) -> Matrix:
-    """The price of each (locality, datacenter in `columns`), in ms."""
+    """The price of each (locality, datacenter in `columns`), in ms; of a round trip counts `rtt_weight`."""
     chosen = list(columns)
-    cost: Matrix = network.rtt_ms[:, chosen] + network.tie_ms[:, chosen]
+    cost: Matrix = rtt_weight * network.rtt_ms[:, chosen] + network.tie_ms[:, chosen]
     names = [network.datacenters[column] for column in chosen]
     match service.policy:
         case Policy.NEAREST:

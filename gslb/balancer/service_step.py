@@ -9,6 +9,7 @@ import numpy as np
 
 from gslb.balancer import contingency
 from gslb.balancer.assignment import Assignment, Matrix, Problem, assign, floored
+from gslb.balancer.bandwidth import NO_BANDWIDTH, Bandwidth, curve_of, lanes_of
 from gslb.balancer.capacity import ServiceCapacity, capacity_of
 from gslb.balancer.congestion import overload_factor
 from gslb.balancer.coverage import Coverage
@@ -24,6 +25,7 @@ from gslb.balancer.damping import (
     within_band,
 )
 from gslb.balancer.inputs import Inputs, TaskState
+from gslb.balancer.lanes import Lanes
 from gslb.balancer.learning import learn
 from gslb.balancer.network import Network
 from gslb.balancer.policy import cost_ms, spread
@@ -34,7 +36,7 @@ from gslb.balancer.state import ServiceDecision, ServiceMemory, Solved
 from gslb.model import limits
 from gslb.model.errors import InvalidValueError
 from gslb.model.plan import Plan
-from gslb.model.resources import Service
+from gslb.model.resources import Objective, Service
 
 # Stickiness below this is none; it gets there in ten minutes.
 STICKINESS_MIN_MS: Final = 0.02
@@ -42,6 +44,9 @@ STICKINESS_MIN_MS: Final = 0.02
 GAIN_FRACTION: Final = 0.7
 # Load on a datacenter beyond its capacity by less than this is rounding.
 FORCED_TOLERANCE: Final = 1e-3
+# A path that carries more than it can by less than this is noise.
+PATH_TOLERANCE: Final = 0.02
+PATH_NOTES_MAX: Final = 5
 FAULTS = (InvalidValueError, SolverError, ArithmeticError, ValueError, LookupError, TypeError)
 
 
@@ -55,6 +60,10 @@ class Moment:
     now_s: float
     hold: str = ""
     budgets: Mapping[Pair, float] = field(default_factory=dict)  # what each may place where it shares something
+    bandwidths: Mapping[str, Bandwidth] = field(default_factory=dict)  # by service, of those that send something
+
+    def bandwidth_of(self, service: str) -> Bandwidth:
+        return self.bandwidths.get(service, NO_BANDWIDTH)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,6 +76,8 @@ class _Case:
     used_rps: tuple[float, ...]  # capacity to plan with, by column
     demand_rps: Vector
     notes: tuple[str, ...]
+    bandwidth: Bandwidth
+    lanes: Lanes  # limited paths to `columns`
 
 
 def advance(memory: ServiceMemory | None, service: Service, moment: Moment) -> ServiceMemory:
@@ -101,6 +112,7 @@ def _untouched(memory: ServiceMemory, service: Service, tasks: tuple[TaskState, 
         and memory.network is moment.network
         and memory.coverage is moment.coverage
         and memory.budgets is moment.budgets
+        and memory.bandwidth is moment.bandwidth_of(service.name)
         and memory.demand_seen is moment.inputs.demand.get(service.name)
         and not memory.decision.held
         and not moment.hold
@@ -136,6 +148,7 @@ def _renewed(memory: ServiceMemory, service: Service, tasks: tuple[TaskState, ..
         network=moment.network,
         coverage=moment.coverage,
         budgets=moment.budgets,
+        bandwidth=moment.bandwidth_of(service.name),
         budget=budget,
         demand_seen=moment.inputs.demand.get(service.name),
     )
@@ -188,13 +201,19 @@ def _case(service: Service, capacity: ServiceCapacity, moment: Moment) -> _Case:
     if capacity.panic:
         notes.append(capacity.panic)
     notes += capacity.notes
+    bandwidth = moment.bandwidth_of(service.name)
+    if service.objective is Objective.THROUGHPUT and not bandwidth.matters(service.objective):
+        notes.append("objective throughput: no datacenter of the service has uplink_mbps or links, so distance decides")
+    columns = tuple(column for column, _ in known)
     return _Case(
         service,
         capacity,
-        tuple(column for column, _ in known),
+        columns,
         tuple(rps for _, rps in known),
         demand,
         (*notes, *more),
+        bandwidth,
+        lanes_of(service, bandwidth, network.row, [network.datacenters[column] for column in columns]),
     )
 
 
@@ -217,8 +236,17 @@ def _as_planned(solved: Solved, case: _Case) -> bool:
     """Whether demand and capacity are still those of the last program."""
     if len(solved.used_rps) != len(case.used_rps) or len(solved.demand_rps) != len(case.demand_rps):
         return False
+    if case.lanes.any and _paths_outgrown(solved, case):
+        return False
     used = np.array(case.used_rps)
     return within_band(solved.held, case.demand_rps, used, signature(case.capacity), _overload(case))
+
+
+def _paths_outgrown(solved: Solved, case: _Case) -> bool:
+    """Whether a limited path would carry more than it can, and more than it was planned with."""
+    shares = solved.held.placement.matrix(len(case.demand_rps))
+    planned = np.maximum(case.lanes.flows(shares, solved.demand_rps), case.lanes.full_rps())
+    return bool((case.lanes.flows(shares, case.demand_rps) > planned * (1 + PATH_TOLERANCE)).any())
 
 
 def _same(memory: ServiceMemory, solved: Solved, case: _Case, moment: Moment) -> bool:
@@ -239,7 +267,6 @@ def _solved(base: ServiceMemory, case: _Case, moment: Moment) -> ServiceMemory:
     published = moment.inputs.previous.get(case.service.name)
     previous = _matrix(published or base.decision.plan, case, moment.network)
     since_s = _stickiness_since(base.solved, case, previous, moment.now_s)
-    columns = list(case.columns)
     network = moment.network
     assignment = assign(
         Problem(
@@ -249,13 +276,16 @@ def _solved(base: ServiceMemory, case: _Case, moment: Moment) -> ServiceMemory:
             case.service.max_utilization,
             previous,
             stickiness_ms(since_s, moment.now_s),
+            curve_of(case.service, case.bandwidth, _names(case, network), np.array(case.used_rps)),
+            case.lanes,
         )
     )
-    names = [network.datacenters[column] for column in columns]
+    names = _names(case, network)
     wanted = _sprayed(assignment, case, moment, names)
     assignment, held = _damped(base, case, previous, wanted, moment.now_s)
     if held.ramping:
         case = replace(case, notes=(*case.notes, ramp_note(names, wanted.load_rps, assignment.load_rps)))
+    case = replace(case, notes=(*case.notes, *_path_notes(case, assignment, network)))
     plan = _with_contingencies(_plan(case, assignment, moment), case, assignment, moment, published)
     violations = plan_violations(plan, network.localities, names)
     if violations:
@@ -265,8 +295,25 @@ def _solved(base: ServiceMemory, case: _Case, moment: Moment) -> ServiceMemory:
     return replace(base, solved=solved, compared=published, decision=decision)
 
 
+def _names(case: _Case, network: Network) -> list[str]:
+    return [network.datacenters[column] for column in case.columns]
+
+
 def _cost(case: _Case, moment: Moment) -> Matrix:
-    return cost_ms(case.service, moment.inputs.catalog.datacenters, moment.network, case.columns)
+    weight = case.bandwidth.rtt_weight(case.service.objective)
+    return cost_ms(case.service, moment.inputs.catalog.datacenters, moment.network, case.columns, weight)
+
+
+def _path_notes(case: _Case, assignment: Assignment, network: Network) -> list[str]:
+    """Limited paths that carry more than they can, because there is no way round."""
+    flows, full = case.lanes.flows(assignment.shares, case.demand_rps), case.lanes.full_rps()
+    over = np.flatnonzero(flows > full * (1 + PATH_TOLERANCE)).tolist()
+    names = _names(case, network)
+    return [
+        f"path overload: {network.localities[case.lanes.row[i]]} sends {flows[i]:.4g} rps to"
+        f" {names[case.lanes.column[i]]} over a path for {full[i]:.4g} rps"
+        for i in over[:PATH_NOTES_MAX]
+    ]
 
 
 def _sprayed(assignment: Assignment, case: _Case, moment: Moment, names: list[str]) -> Assignment:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from gslb.balancer.bandwidth import NO_BANDWIDTH, Bandwidth
 from gslb.balancer.capacity import NO_CAPACITY, ServiceCapacity
 from gslb.balancer.coverage import Coverage
 from gslb.balancer.damping import Held
@@ -64,6 +65,7 @@ class ServiceMemory:
     solved: Solved | None = None
     demand_seen: Mapping[str, float] | None = None
     budgets: Mapping[Pair, float] = field(default_factory=dict)  # of all services, compared by identity
+    bandwidth: Bandwidth = NO_BANDWIDTH  # compared by identity
     compared: Plan | None = None  # the published plan that `decision.changed` was found against
     decision: ServiceDecision = ServiceDecision(None)
     learning: Learning = UNLEARNED
@@ -79,3 +81,4 @@ class BalancerState:
     service_names: RemovalBudget = NO_NAMES
     locality_names: RemovalBudget = NO_NAMES
     sharing: Sharing = NOTHING_SHARED
+    bandwidths: Mapping[str, Bandwidth] = field(default_factory=dict)  # by service

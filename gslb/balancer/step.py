@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from gslb.balancer import service_step
+from gslb.balancer.bandwidth import bandwidths
 from gslb.balancer.claims import loads_of, share
 from gslb.balancer.coverage import Coverage, coverage_at
 from gslb.balancer.inputs import Inputs
@@ -42,7 +43,8 @@ def step(state: BalancerState, inputs: Inputs, *, now_s: float) -> tuple[Balance
     coverage = _coverage(state, inputs, now_s)
     hold = names.lost_localities if names.lost_localities and network is not state.network else ""
     sharing = share(state.sharing, inputs, network, coverage, state.services, now_s=now_s)
-    moment = Moment(inputs, network, coverage, now_s, hold, sharing.budgets)
+    having = bandwidths(state.bandwidths, inputs, sharing)
+    moment = Moment(inputs, network, coverage, now_s, hold, sharing.budgets, having)
     memories = {
         name: service_step.advance(state.services.get(name), service, moment)
         for name, service in sorted(inputs.catalog.services.items())
@@ -64,7 +66,7 @@ def step(state: BalancerState, inputs: Inputs, *, now_s: float) -> tuple[Balance
         sum(each.recomputed for each in decisions.values()),
         uses_of(sharing, loads_of(decisions)) if sharing.claims else (),
     )
-    return BalancerState(network, coverage, memories, names.services, names.localities, sharing), decision
+    return BalancerState(network, coverage, memories, names.services, names.localities, sharing, having), decision
 
 
 def _judge_names(state: BalancerState, inputs: Inputs, now_s: float) -> _Names:

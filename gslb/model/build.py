@@ -20,6 +20,8 @@ from gslb.model.resources import (
     DemandSource,
     Drain,
     DrainScope,
+    Link,
+    Objective,
     Policy,
     Resource,
     Service,
@@ -124,6 +126,7 @@ def _service(meta: Meta, read: _Reader) -> Service:
         port_name=read.text("port_name"),
         policy=Policy(read.text("policy")),
         failover=read.texts("failover"),
+        objective=Objective(read.text("objective")),
     )
 
 
@@ -148,7 +151,10 @@ def build(kind: str, meta: Values, spec: Values) -> Resource:
     match kind:
         case "datacenter":
             limits_of = (read.number("uplink_mbps"), read.number("cpu_cores"))
-            return Datacenter(made, read.text("region"), _coordinates(read), *limits_of)
+            links = tuple(
+                Link(link.text("locality"), link.number("mbps")) for link in read.mappings("links", schema.LINK)
+            )
+            return Datacenter(made, read.text("region"), _coordinates(read), *limits_of, links)
         case "area":
             return ClientArea(made, _coordinates(read), tuple(parse_network(cidr) for cidr in read.texts("cidrs")))
         case "service":
@@ -175,9 +181,10 @@ def meta_values(meta: Meta) -> dict[str, object]:
 def spec_values(resource: Resource) -> dict[str, object]:
     """The opposite of the second half of `build`: every field of the table, in its order."""
     match resource:
-        case Datacenter(region=region, coordinates=at, uplink_mbps=uplink, cpu_cores=cores):
+        case Datacenter(region=region, coordinates=at, uplink_mbps=uplink, cpu_cores=cores, links=links):
             place = {"region": region, "latitude": at.latitude, "longitude": at.longitude}
-            return {**place, "uplink_mbps": uplink, "cpu_cores": cores}
+            paths = [{"locality": link.locality, "mbps": link.mbps} for link in links]
+            return {**place, "uplink_mbps": uplink, "cpu_cores": cores, "links": paths}
         case ClientArea(coordinates=at, cidrs=cidrs):
             return {"latitude": at.latitude, "longitude": at.longitude, "cidrs": [str(cidr) for cidr in cidrs]}
         case Service():
@@ -221,4 +228,5 @@ def _service_values(service: Service) -> dict[str, object]:
         "port_name": service.port_name,
         "policy": service.policy.value,
         "failover": list(service.failover),
+        "objective": service.objective.value,
     }

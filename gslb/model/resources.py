@@ -12,6 +12,14 @@ from gslb.model.meta import Meta
 
 
 @dataclass(frozen=True, slots=True)
+class Link:
+    """The path from a locality to a datacenter, where it carries less than the datacenter's uplink."""
+
+    locality: str
+    mbps: float  # of all services together
+
+
+@dataclass(frozen=True, slots=True)
 class Datacenter:
     """The unit of capacity and of drain."""
 
@@ -20,6 +28,7 @@ class Datacenter:
     coordinates: Coordinates
     uplink_mbps: float = 0.0  # 0: not limited
     cpu_cores: float = 0.0  # that all services here share; 0: not limited
+    links: tuple[Link, ...] = ()  # paths to here that are limited; others are not
 
     @property
     def name(self) -> str:
@@ -63,6 +72,13 @@ class Policy(Enum):
     FAILOVER = "failover"  # the first of a list that has room, whatever the distance
 
 
+class Objective(Enum):
+    """What a request of the service wants of the place that it goes to."""
+
+    LATENCY = "latency"  # the least round-trip time
+    THROUGHPUT = "throughput"  # the least transfer time: it goes where the bandwidth is
+
+
 @dataclass(frozen=True, slots=True)
 class Backend:
     """One BNS job of a service in one datacenter, with its capacity."""
@@ -94,6 +110,7 @@ class Service:
     port_name: str = ""
     policy: Policy = Policy.NEAREST
     failover: tuple[str, ...] = ()  # datacenters, the first choice first; policy FAILOVER
+    objective: Objective = Objective.LATENCY
 
     @property
     def name(self) -> str:

@@ -5,7 +5,7 @@ from enum import Enum
 
 from gslb.model import grammar, limits
 from gslb.model.fields import Field, Form
-from gslb.model.resources import CapacityMode, DemandSource, DrainScope, Policy
+from gslb.model.resources import CapacityMode, DemandSource, DrainScope, Objective, Policy
 
 
 def _names(choices: type[Enum]) -> tuple[str, ...]:
@@ -19,6 +19,19 @@ _LONGITUDE = Field(
     "longitude", Form.NUMBER, "the longitude in degrees (east positive)", required=True, minimum=-180, maximum=180
 )
 
+LINK = (
+    Field("locality", Form.TEXT, "where the path comes from", required=True, grammar=grammar.LABEL),
+    Field(
+        "mbps",
+        Form.NUMBER,
+        "what it carries of all services together, in Mbit/s",
+        required=True,
+        minimum=0,
+        maximum=1e9,
+        above=True,
+    ),
+)
+
 DATACENTER = (
     Field("region", Form.TEXT, "the region, such as na or eu", required=True, grammar=grammar.LABEL),
     _LATITUDE,
@@ -26,6 +39,15 @@ DATACENTER = (
     Field("uplink_mbps", Form.NUMBER, "the uplink in Mbit/s (0: no limit)", default=0.0, minimum=0, maximum=1e9),
     Field(
         "cpu_cores", Form.NUMBER, "the CPU cores that services share (0: no limit)", default=0.0, minimum=0, maximum=1e9
+    ),
+    Field(
+        "links",
+        Form.LIST,
+        "the paths to here that carry only so much",
+        default=(),
+        minimum=0,
+        maximum=limits.LINKS_PER_DATACENTER_MAX,
+        items=Field("link", Form.OBJECT, "a path from a locality", fields=LINK),
     ),
 )
 
@@ -169,6 +191,13 @@ SERVICE = (
         minimum=0,
         maximum=limits.DATACENTERS_MAX,
         items=Field("datacenter", Form.TEXT, "a datacenter", grammar=grammar.LABEL),
+    ),
+    Field(
+        "objective",
+        Form.TEXT,
+        "what a request wants: the least round-trip time, or the least transfer time",
+        default=Objective.LATENCY.value,
+        choices=_names(Objective),
     ),
 )
 

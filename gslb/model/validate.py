@@ -14,7 +14,18 @@ from gslb.model.build import check_values, meta_values, spec_values
 from gslb.model.errors import InvalidValueError
 from gslb.model.fields import FieldProblem
 from gslb.model.grammar import LABEL, MACHINE, shown
-from gslb.model.resources import Catalog, ClientArea, Drain, DrainScope, Policy, Resource, Service, kind_of
+from gslb.model.resources import (
+    Catalog,
+    ClientArea,
+    Datacenter,
+    Drain,
+    DrainScope,
+    Objective,
+    Policy,
+    Resource,
+    Service,
+    kind_of,
+)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -50,6 +61,8 @@ def check_relations(resource: Resource) -> Iterator[FieldProblem]:
             yield from _check_service(resource)
         case ClientArea():
             yield from _check_area(resource)
+        case Datacenter():
+            yield from _check_unique((link.locality for link in resource.links), "spec.links")
         case Drain():
             yield from _check_drain(resource)
         case _:
@@ -74,6 +87,7 @@ def _check_service(service: Service) -> Iterator[FieldProblem]:
         datacenters.setdefault(backend.datacenter, index)
     yield from _check_unique(service.dns_names, "spec.dns_names")
     yield from _check_failover(service, datacenters)
+    yield from _check_objective(service)
 
 
 def _check_failover(service: Service, datacenters: Collection[str]) -> Iterator[FieldProblem]:
@@ -90,6 +104,17 @@ def _check_failover(service: Service, datacenters: Collection[str]) -> Iterator[
             yield FieldProblem(
                 f"spec.failover[{index}]", f"{name!r} has no backend of this service: add one or leave it out"
             )
+
+
+def _check_objective(service: Service) -> Iterator[FieldProblem]:
+    """Transfer time is that of a size."""
+    if service.objective is Objective.THROUGHPUT:
+        for index, backend in enumerate(service.backends):
+            if backend.request_mbit <= 0:
+                yield FieldProblem(
+                    f"spec.backends[{index}].request_mbit",
+                    "objective throughput needs to know how much a request sends: give it in megabits",
+                )
 
 
 def _check_unique(items: Iterable[str], path: str) -> Iterator[FieldProblem]:
@@ -161,6 +186,7 @@ def validate(catalog: Catalog) -> list[Problem]:
     return sorted(
         [
             *_check_localities(catalog),
+            *_check_links(catalog),
             *_check_networks(catalog),
             *_check_backends(catalog),
             *_check_dns_names(catalog),
@@ -174,6 +200,17 @@ def _check_localities(catalog: Catalog) -> Iterator[Problem]:
         yield Problem(
             f"area {name}", "a datacenter has the same name, and both are localities: give the area another name"
         )
+
+
+def _check_links(catalog: Catalog) -> Iterator[Problem]:
+    for name, datacenter in sorted(catalog.datacenters.items()):
+        for link in datacenter.links:
+            if catalog.coordinates_of(link.locality) is None:
+                yield Problem(
+                    f"datacenter {name}",
+                    f"its link comes from {link.locality!r}, which is no datacenter and no client area:"
+                    " correct the name or leave the link out",
+                )
 
 
 def _check_networks(catalog: Catalog) -> Iterator[Problem]:

@@ -16,6 +16,8 @@ from gslb.model.resources import (
     Datacenter,
     DemandSource,
     DrainScope,
+    Link,
+    Objective,
     Service,
 )
 from gslb.sim import expect, views
@@ -82,12 +84,27 @@ def _place(words: Words) -> Coordinates:
 def _datacenter(stage: Stage, words: Words) -> Lines:
     name = words.name(0, "NAME")
     catalog = stage.setup.catalog
-    one = Datacenter(Meta(name), words.option("region", name), _place(words), words.number_of("uplink_mbps", 0.0))
     cores = words.number_of("cores", 0.0)
+    limits_of = (words.number_of("uplink_mbps", 0.0), cores)
+    one = Datacenter(Meta(name), words.option("region", name), _place(words), *limits_of)
     words.finish(1)
     if cores > 0:
         stage.cores[name] = cores
     stage.declare(replace(catalog, datacenters={**catalog.datacenters, name: one}))
+    return ()
+
+
+def _link(stage: Stage, words: Words) -> Lines:
+    """link LOCALITY DATACENTER mbps=N: what the path carries, of all services together"""
+    catalog = stage.setup.catalog
+    locality = words.known(0, "locality", {**catalog.datacenters, **catalog.areas})
+    one = catalog.datacenters[words.known(1, "datacenter", catalog.datacenters)]
+    link = Link(locality, words.number_of("mbps", 0.0))
+    words.finish(2)
+    if link.mbps <= 0:
+        raise StoryError("link: mbps= is missing: give what the path carries")
+    more = replace(one, links=(*one.links, link))
+    stage.declare(replace(catalog, datacenters={**catalog.datacenters, one.name: more}))
     return ()
 
 
@@ -106,8 +123,10 @@ def _service(stage: Stage, words: Words) -> Lines:
     try:
         source = DemandSource(words.option("source", "rpc"))
         overload = Overload(words.option("overload", "shed"))
+        objective = Objective(words.option("objective", "latency"))
     except ValueError as error:
-        raise StoryError(f"service: {error}; source= is rpc, edge or dns, overload= is shed, queue or crash") from None
+        choices = "source= is rpc, edge or dns, overload= is shed, queue or crash, objective= is latency or throughput"
+        raise StoryError(f"service: {error}; {choices}") from None
     classes = [number(part, "classes") for part in words.option("classes", "0,1,0,0").split(",")]
     if len(classes) != 4 or abs(sum(classes) - 1) > 1e-9:
         raise StoryError("service: classes= are four parts that sum to 1, most critical first")
@@ -120,9 +139,8 @@ def _service(stage: Stage, words: Words) -> Lines:
         overload,
         (classes[0], classes[1], classes[2], classes[3]),
     )
-    one = Service(
-        Meta(name), (), source, words.number_of("max", 0.8), (), int(words.number_of("ttl", 30)), port_name=""
-    )
+    ttl_s = int(words.number_of("ttl", 30))
+    one = Service(Meta(name), (), source, words.number_of("max", 0.8), (), ttl_s, objective=objective)
     words.finish(1)
     stage.declare(replace(catalog, services={**catalog.services, name: one}))
     stage.setup = replace(stage.setup, work={**stage.setup.work, name: work})
@@ -130,7 +148,7 @@ def _service(stage: Stage, words: Words) -> Lines:
 
 
 def _backend(stage: Stage, words: Words) -> Lines:
-    """backend SERVICE DATACENTER tasks=N [rps=N] [mode=utilization] [target=80%]"""
+    """backend SERVICE DATACENTER tasks=N [rps=N] [mode=utilization] [target=80%] [guaranteed=N]"""
     catalog = stage.setup.catalog
     service = catalog.services[words.known(0, "service", catalog.services)]
     datacenter = words.known(1, "datacenter", catalog.datacenters)
@@ -139,8 +157,16 @@ def _backend(stage: Stage, words: Words) -> Lines:
         mode = CapacityMode(words.option("mode", "rate"))
     except ValueError as error:
         raise StoryError(f"backend: {error}; mode= is rate or utilization") from None
-    rps = words.number_of("rps", stage.setup.work[service.name].serves_rps)
-    backend = Backend(job, rps, mode, words.number_of("target", 0.8))
+    work = stage.setup.work[service.name]
+    backend = Backend(
+        job,
+        words.number_of("rps", work.serves_rps),
+        mode,
+        words.number_of("target", 0.8),
+        request_cpu_s=1 / work.serves_rps,
+        request_mbit=work.size_kbit / 1000,
+        guaranteed_rps=words.number_of("guaranteed", 0.0),
+    )
     tasks = int(words.number_of("tasks", 1))
     words.finish(2)
     more = replace(service, backends=(*service.backends, backend))
@@ -272,6 +298,7 @@ def _fault(stage: Stage, words: Words) -> Lines:
 COMMANDS: Final[Mapping[str, Callable[[Stage, Words], Lines]]] = MappingProxyType(
     {
         "datacenter": _datacenter,
+        "link": _link,
         "area": _area,
         "service": _service,
         "backend": _backend,

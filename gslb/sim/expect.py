@@ -65,6 +65,10 @@ def _utilization(scope: _Scope) -> Value:
     return scope.world.meters.worst_utilization(scope.since_s, scope.service, scope.datacenter), percent
 
 
+def _shared(scope: _Scope, what: str) -> Value:
+    return scope.world.meters.worst_use(scope.since_s, what, scope.locality, scope.datacenter), percent
+
+
 def _now(scope: _Scope, attribute: str) -> float:
     """Sum over the sites of the scope, in the last tick."""
     return math.fsum(
@@ -123,6 +127,9 @@ METRICS: Final[Mapping[str, Callable[[_Scope], Value]]] = MappingProxyType(
         "failed": lambda scope: _part(scope, "failed"),
         "critical": _critical,
         "utilization": _utilization,
+        "cpu": lambda scope: _shared(scope, "cpu"),
+        "uplink": lambda scope: _shared(scope, "uplink"),
+        "path": lambda scope: _shared(scope, "path"),
         "load": _load,
         "capacity": _capacity,
         "share": _share,

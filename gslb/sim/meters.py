@@ -1,6 +1,7 @@
 """What is measured while the planet turns, and what a window of it amounts to."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -37,14 +38,24 @@ class Meters:
     times: list[float] = field(default_factory=list)
     services: dict[str, list[ServiceTick]] = field(default_factory=dict)
     sites: dict[tuple[str, str], list[SiteTick]] = field(default_factory=dict)
+    # What is asked of what is shared, over what there is: (`cpu`, `uplink` or `path`, locality of a path, datacenter).
+    uses: dict[tuple[str, str, str], list[float]] = field(default_factory=dict)
 
-    def add(self, now_s: float, services: dict[str, ServiceTick], sites: dict[tuple[str, str], SiteTick]) -> None:
+    def add(
+        self,
+        now_s: float,
+        services: dict[str, ServiceTick],
+        sites: dict[tuple[str, str], SiteTick],
+        uses: dict[tuple[str, str, str], float],
+    ) -> None:
         """The tick that ends at `now_s`."""
         self.times.append(now_s)
         for name, tick in services.items():
             self.services.setdefault(name, []).append(tick)
         for key, site in sites.items():
             self.sites.setdefault(key, []).append(site)
+        for what, part in uses.items():
+            self.uses.setdefault(what, []).append(part)
 
     def first(self, since_s: float) -> int:
         """Index of the first tick that ended after `since_s`."""
@@ -70,9 +81,24 @@ class Meters:
             worst = max(worst, self._worst(series, first))
         return worst
 
+    def worst_use(self, since_s: float, what: str, locality: str = "", datacenter: str = "") -> float:
+        """The highest mean over WINDOW_S of anything shared of that kind."""
+        first = self.first(since_s)
+        return max(
+            (
+                self._window(series[first:])
+                for (kind, here, there), series in self.uses.items()
+                if kind == what and locality in {"", here} and datacenter in {"", there}
+            ),
+            default=math.nan,
+        )
+
     def _worst(self, series: list[SiteTick], first: int) -> float:
         """A datacenter without a running task is not overloaded: it is gone."""
-        values = [site.utilization for site in series[first:] if site.up]
+        return self._window([site.utilization for site in series[first:] if site.up])
+
+    def _window(self, values: Sequence[float]) -> float:
+        """The highest mean over WINDOW_S; 0 of nothing."""
         if not values:
             return 0.0
         tick_s = self.times[-1] - self.times[-2] if len(self.times) > 1 else WINDOW_S

@@ -21,6 +21,7 @@ from gslb.sim.control import Control
 from gslb.sim.errors import StoryError
 from gslb.sim.meters import Meters, ServiceTick, SiteTick
 from gslb.sim.paths import CONTROL, Paths
+from gslb.sim.pipes import Pipes
 from gslb.sim.resolvers import Resolvers
 from gslb.sim.servers import Job, fresh_job
 from gslb.sim.setup import Knobs, Setup
@@ -69,6 +70,7 @@ class World:
                 self.jobs[backend.job] = self._job_at[name, backend.datacenter] = job
         self._servers = {task.name: (job.datacenter, task) for job in self.jobs.values() for task in job.tasks}
         self.cores: dict[str, float] = {}  # by datacenter: what all its jobs share; absent: each has its own
+        self.pipes = Pipes.of(setup.catalog.datacenters)
         self.meters = Meters()
         self.control = Control(setup, knobs)
         self._clients: dict[tuple[str, str], RpcClient] = {}
@@ -144,6 +146,7 @@ class World:
         knobs = self.knobs
         self.now_s += knobs.tick_s
         self._draw_noise()
+        self.pipes.turn()
         for job in self.jobs.values():
             job.turn(self.now_s, knobs.tick_s, self.rng)
         self._share_cores()
@@ -181,6 +184,16 @@ class World:
 
     def _send(self, service: str, locality: str, rps: float, offered: dict[str, float]) -> float:
         """Adds to `offered` by job what arrives; returns what failed on the way."""
+        sent: dict[str, float] = {}
+        failed = self._aim(service, locality, rps, sent)
+        for name, flow in sent.items():
+            carried = self._carried(locality, self.jobs[name], flow)
+            failed += flow - carried
+            offered[name] = offered.get(name, 0.0) + carried
+        return failed
+
+    def _aim(self, service: str, locality: str, rps: float, offered: dict[str, float]) -> float:
+        """Adds to `offered` by job what is sent there; returns what failed at once."""
         definition = self.setup.service(service)
         if definition.source is not DemandSource.RPC and locality in self.catalog.areas:
             return self._browse(service, locality, rps, offered)
@@ -231,7 +244,7 @@ class World:
         for job in self.jobs.values():
             if job.service != service:
                 continue
-            rps = self._through_link(job, offered.get(job.name, 0.0))
+            rps = self._carried("", job, offered.get(job.name, 0.0))
             failed += offered.get(job.name, 0.0) - rps
             outcome = job.serve([rps * part for part in work.classes], self.knobs.tick_s)
             if job.datacenter in self.paths.lost:
@@ -244,11 +257,10 @@ class World:
         wanted = total * (work.classes[0] + work.classes[1])
         return ServiceTick(total, ok, shed, failed, wanted, critical)
 
-    def _through_link(self, job: Job, rps: float) -> float:
-        """What the uplink of the job's datacenter lets through."""
-        mbps = self.catalog.datacenters[job.datacenter].uplink_mbps
-        need = rps * job.work.size_kbit / 1000
-        return rps if mbps <= 0 or need <= mbps else rps * mbps / need
+    def _carried(self, locality: str, job: Job, rps: float) -> float:
+        """What of `rps` the path from `locality` lets through, or, of the empty locality, the datacenter's uplink."""
+        mbps = rps * job.work.size_kbit / 1000
+        return rps * self.pipes.carry((locality, job.datacenter), job.service, mbps)
 
     def _share_cores(self) -> None:
         """Where jobs share the cores of a datacenter, each gets its part of what they asked for in the last tick."""
@@ -361,7 +373,16 @@ class World:
             sites[job.service, job.datacenter] = SiteTick(
                 0.0 if lost else offered, 0.0 if lost else served.utilization, capacity, 0 if lost else len(job.up)
             )
-        self.meters.add(self.now_s, services, sites)
+        self.meters.add(self.now_s, services, sites, self._uses())
+
+    def _uses(self) -> dict[tuple[str, str, str], float]:
+        """What is asked of everything that is shared, over what there is."""
+        uses = {("path" if pipe[0] else "uplink", *pipe): part for pipe, part in self.pipes.uses().items()}
+        for datacenter, cores in self.cores.items():
+            jobs = [job for job in self.jobs.values() if job.datacenter == datacenter and job.up]
+            asked = sum(job.served.utilization * len(job.up) * job.cpu_budget for job in jobs)
+            uses["cpu", "", datacenter] = 0.0 if datacenter in self.paths.lost else asked / cores
+        return uses
 
 
 def fraction_of(job: Job, wanted: float) -> float:

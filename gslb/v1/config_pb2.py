@@ -26,35 +26,39 @@ from bns.v1 import bns_pb2 as bns_dot_v1_dot_bns__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14gslb/v1/config.proto\x12\x07gslb.v1\x1a\x10\x62ns/v1/bns.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbd\x01\n\x04Meta\x12\r\n\x05owner\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x04\x12.\n\nupdated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\ndeleted_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12$\n\tprincipal\x18\x06 \x01(\x0b\x32\x11.bns.v1.Principal\"i\n\nDatacenter\x12\x0e\n\x06region\x18\x01 \x01(\t\x12\x10\n\x08latitude\x18\x02 \x01(\x01\x12\x11\n\tlongitude\x18\x03 \x01(\x01\x12\x13\n\x0buplink_mbps\x18\x04 \x01(\x01\x12\x11\n\tcpu_cores\x18\x05 \x01(\x01\"@\n\nClientArea\x12\x10\n\x08latitude\x18\x01 \x01(\x01\x12\x11\n\tlongitude\x18\x02 \x01(\x01\x12\r\n\x05\x63idrs\x18\x03 \x03(\t\"\xb7\x01\n\x07\x42\x61\x63kend\x12\x0b\n\x03job\x18\x01 \x01(\t\x12#\n\x04mode\x18\x02 \x01(\x0e\x32\x15.gslb.v1.CapacityMode\x12\x19\n\x11task_capacity_rps\x18\x03 \x01(\x01\x12\x1a\n\x12target_utilization\x18\x04 \x01(\x01\x12\x15\n\rrequest_cpu_s\x18\x05 \x01(\x01\x12\x14\n\x0crequest_mbit\x18\x06 \x01(\x01\x12\x16\n\x0eguaranteed_rps\x18\x07 \x01(\x01\"\xf3\x01\n\x07Service\x12\"\n\x08\x62\x61\x63kends\x18\x01 \x03(\x0b\x32\x10.gslb.v1.Backend\x12%\n\x06source\x18\x02 \x01(\x0e\x32\x15.gslb.v1.DemandSource\x12\x17\n\x0fmax_utilization\x18\x03 \x01(\x01\x12\x11\n\tdns_names\x18\x04 \x03(\t\x12\r\n\x05ttl_s\x18\x05 \x01(\r\x12\x1c\n\x14\x61\x64\x64resses_per_answer\x18\x06 \x01(\r\x12\x11\n\tport_name\x18\x07 \x01(\t\x12\x1f\n\x06policy\x18\x08 \x01(\x0e\x32\x0f.gslb.v1.Policy\x12\x10\n\x08\x66\x61ilover\x18\t \x03(\t\"\xde\x01\n\x05\x44rain\x12\"\n\x05scope\x18\x01 \x01(\x0e\x32\x13.gslb.v1.DrainScope\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0e\n\x06\x61uthor\x18\x04 \x01(\t\x12-\n\tstarts_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\noverridden\x18\x07 \x01(\x08\x12\x0e\n\x06ramp_s\x18\x08 \x01(\x01\"\x17\n\x04Zone\x12\x0f\n\x07records\x18\x01 \x01(\t\"\xeb\x01\n\x08Resource\x12\x1b\n\x04meta\x18\x01 \x01(\x0b\x32\r.gslb.v1.Meta\x12)\n\ndatacenter\x18\x02 \x01(\x0b\x32\x13.gslb.v1.DatacenterH\x00\x12*\n\x0b\x63lient_area\x18\x03 \x01(\x0b\x32\x13.gslb.v1.ClientAreaH\x00\x12#\n\x07service\x18\x04 \x01(\x0b\x32\x10.gslb.v1.ServiceH\x00\x12\x1f\n\x05\x64rain\x18\x05 \x01(\x0b\x32\x0e.gslb.v1.DrainH\x00\x12\x1d\n\x04zone\x18\x06 \x01(\x0b\x32\r.gslb.v1.ZoneH\x00\x42\x06\n\x04kind*s\n\x0c\x44\x65mandSource\x12\x1d\n\x19\x44\x45MAND_SOURCE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x45MAND_SOURCE_RPC\x10\x01\x12\x16\n\x12\x44\x45MAND_SOURCE_EDGE\x10\x02\x12\x15\n\x11\x44\x45MAND_SOURCE_DNS\x10\x03*d\n\x0c\x43\x61pacityMode\x12\x1d\n\x19\x43\x41PACITY_MODE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x43\x41PACITY_MODE_RATE\x10\x01\x12\x1d\n\x19\x43\x41PACITY_MODE_UTILIZATION\x10\x02*\x85\x01\n\x06Policy\x12\x16\n\x12POLICY_UNSPECIFIED\x10\x00\x12\x12\n\x0ePOLICY_NEAREST\x10\x01\x12\x1e\n\x1aPOLICY_WATERFALL_BY_REGION\x10\x02\x12\x1a\n\x16POLICY_SPRAY_TO_REGION\x10\x03\x12\x13\n\x0fPOLICY_FAILOVER\x10\x04*\xba\x01\n\nDrainScope\x12\x1b\n\x17\x44RAIN_SCOPE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x44RAIN_SCOPE_DATACENTER\x10\x01\x12\x17\n\x13\x44RAIN_SCOPE_SERVICE\x10\x02\x12\x13\n\x0f\x44RAIN_SCOPE_JOB\x10\x03\x12\x14\n\x10\x44RAIN_SCOPE_TASK\x10\x04\x12\x16\n\x12\x44RAIN_SCOPE_REGION\x10\x05\x12\x17\n\x13\x44RAIN_SCOPE_MACHINE\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14gslb/v1/config.proto\x12\x07gslb.v1\x1a\x10\x62ns/v1/bns.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbd\x01\n\x04Meta\x12\r\n\x05owner\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x04\x12.\n\nupdated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\ndeleted_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12$\n\tprincipal\x18\x06 \x01(\x0b\x32\x11.bns.v1.Principal\"\x87\x01\n\nDatacenter\x12\x0e\n\x06region\x18\x01 \x01(\t\x12\x10\n\x08latitude\x18\x02 \x01(\x01\x12\x11\n\tlongitude\x18\x03 \x01(\x01\x12\x13\n\x0buplink_mbps\x18\x04 \x01(\x01\x12\x11\n\tcpu_cores\x18\x05 \x01(\x01\x12\x1c\n\x05links\x18\x06 \x03(\x0b\x32\r.gslb.v1.Link\"&\n\x04Link\x12\x10\n\x08locality\x18\x01 \x01(\t\x12\x0c\n\x04mbps\x18\x02 \x01(\x01\"@\n\nClientArea\x12\x10\n\x08latitude\x18\x01 \x01(\x01\x12\x11\n\tlongitude\x18\x02 \x01(\x01\x12\r\n\x05\x63idrs\x18\x03 \x03(\t\"\xb7\x01\n\x07\x42\x61\x63kend\x12\x0b\n\x03job\x18\x01 \x01(\t\x12#\n\x04mode\x18\x02 \x01(\x0e\x32\x15.gslb.v1.CapacityMode\x12\x19\n\x11task_capacity_rps\x18\x03 \x01(\x01\x12\x1a\n\x12target_utilization\x18\x04 \x01(\x01\x12\x15\n\rrequest_cpu_s\x18\x05 \x01(\x01\x12\x14\n\x0crequest_mbit\x18\x06 \x01(\x01\x12\x16\n\x0eguaranteed_rps\x18\x07 \x01(\x01\"\x9a\x02\n\x07Service\x12\"\n\x08\x62\x61\x63kends\x18\x01 \x03(\x0b\x32\x10.gslb.v1.Backend\x12%\n\x06source\x18\x02 \x01(\x0e\x32\x15.gslb.v1.DemandSource\x12\x17\n\x0fmax_utilization\x18\x03 \x01(\x01\x12\x11\n\tdns_names\x18\x04 \x03(\t\x12\r\n\x05ttl_s\x18\x05 \x01(\r\x12\x1c\n\x14\x61\x64\x64resses_per_answer\x18\x06 \x01(\r\x12\x11\n\tport_name\x18\x07 \x01(\t\x12\x1f\n\x06policy\x18\x08 \x01(\x0e\x32\x0f.gslb.v1.Policy\x12\x10\n\x08\x66\x61ilover\x18\t \x03(\t\x12%\n\tobjective\x18\n \x01(\x0e\x32\x12.gslb.v1.Objective\"\xde\x01\n\x05\x44rain\x12\"\n\x05scope\x18\x01 \x01(\x0e\x32\x13.gslb.v1.DrainScope\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0e\n\x06\x61uthor\x18\x04 \x01(\t\x12-\n\tstarts_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\noverridden\x18\x07 \x01(\x08\x12\x0e\n\x06ramp_s\x18\x08 \x01(\x01\"\x17\n\x04Zone\x12\x0f\n\x07records\x18\x01 \x01(\t\"\xeb\x01\n\x08Resource\x12\x1b\n\x04meta\x18\x01 \x01(\x0b\x32\r.gslb.v1.Meta\x12)\n\ndatacenter\x18\x02 \x01(\x0b\x32\x13.gslb.v1.DatacenterH\x00\x12*\n\x0b\x63lient_area\x18\x03 \x01(\x0b\x32\x13.gslb.v1.ClientAreaH\x00\x12#\n\x07service\x18\x04 \x01(\x0b\x32\x10.gslb.v1.ServiceH\x00\x12\x1f\n\x05\x64rain\x18\x05 \x01(\x0b\x32\x0e.gslb.v1.DrainH\x00\x12\x1d\n\x04zone\x18\x06 \x01(\x0b\x32\r.gslb.v1.ZoneH\x00\x42\x06\n\x04kind*s\n\x0c\x44\x65mandSource\x12\x1d\n\x19\x44\x45MAND_SOURCE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x45MAND_SOURCE_RPC\x10\x01\x12\x16\n\x12\x44\x45MAND_SOURCE_EDGE\x10\x02\x12\x15\n\x11\x44\x45MAND_SOURCE_DNS\x10\x03*d\n\x0c\x43\x61pacityMode\x12\x1d\n\x19\x43\x41PACITY_MODE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x43\x41PACITY_MODE_RATE\x10\x01\x12\x1d\n\x19\x43\x41PACITY_MODE_UTILIZATION\x10\x02*\x85\x01\n\x06Policy\x12\x16\n\x12POLICY_UNSPECIFIED\x10\x00\x12\x12\n\x0ePOLICY_NEAREST\x10\x01\x12\x1e\n\x1aPOLICY_WATERFALL_BY_REGION\x10\x02\x12\x1a\n\x16POLICY_SPRAY_TO_REGION\x10\x03\x12\x13\n\x0fPOLICY_FAILOVER\x10\x04*W\n\tObjective\x12\x19\n\x15OBJECTIVE_UNSPECIFIED\x10\x00\x12\x15\n\x11OBJECTIVE_LATENCY\x10\x01\x12\x18\n\x14OBJECTIVE_THROUGHPUT\x10\x02*\xba\x01\n\nDrainScope\x12\x1b\n\x17\x44RAIN_SCOPE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x44RAIN_SCOPE_DATACENTER\x10\x01\x12\x17\n\x13\x44RAIN_SCOPE_SERVICE\x10\x02\x12\x13\n\x0f\x44RAIN_SCOPE_JOB\x10\x03\x12\x14\n\x10\x44RAIN_SCOPE_TASK\x10\x04\x12\x16\n\x12\x44RAIN_SCOPE_REGION\x10\x05\x12\x17\n\x13\x44RAIN_SCOPE_MACHINE\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gslb.v1.config_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DEMANDSOURCE']._serialized_start=1369
-  _globals['_DEMANDSOURCE']._serialized_end=1484
-  _globals['_CAPACITYMODE']._serialized_start=1486
-  _globals['_CAPACITYMODE']._serialized_end=1586
-  _globals['_POLICY']._serialized_start=1589
-  _globals['_POLICY']._serialized_end=1722
-  _globals['_DRAINSCOPE']._serialized_start=1725
-  _globals['_DRAINSCOPE']._serialized_end=1911
+  _globals['_DEMANDSOURCE']._serialized_start=1479
+  _globals['_DEMANDSOURCE']._serialized_end=1594
+  _globals['_CAPACITYMODE']._serialized_start=1596
+  _globals['_CAPACITYMODE']._serialized_end=1696
+  _globals['_POLICY']._serialized_start=1699
+  _globals['_POLICY']._serialized_end=1832
+  _globals['_OBJECTIVE']._serialized_start=1834
+  _globals['_OBJECTIVE']._serialized_end=1921
+  _globals['_DRAINSCOPE']._serialized_start=1924
+  _globals['_DRAINSCOPE']._serialized_end=2110
   _globals['_META']._serialized_start=85
   _globals['_META']._serialized_end=274
-  _globals['_DATACENTER']._serialized_start=276
-  _globals['_DATACENTER']._serialized_end=381
-  _globals['_CLIENTAREA']._serialized_start=383
-  _globals['_CLIENTAREA']._serialized_end=447
-  _globals['_BACKEND']._serialized_start=450
-  _globals['_BACKEND']._serialized_end=633
-  _globals['_SERVICE']._serialized_start=636
-  _globals['_SERVICE']._serialized_end=879
-  _globals['_DRAIN']._serialized_start=882
-  _globals['_DRAIN']._serialized_end=1104
-  _globals['_ZONE']._serialized_start=1106
-  _globals['_ZONE']._serialized_end=1129
-  _globals['_RESOURCE']._serialized_start=1132
-  _globals['_RESOURCE']._serialized_end=1367
+  _globals['_DATACENTER']._serialized_start=277
+  _globals['_DATACENTER']._serialized_end=412
+  _globals['_LINK']._serialized_start=414
+  _globals['_LINK']._serialized_end=452
+  _globals['_CLIENTAREA']._serialized_start=454
+  _globals['_CLIENTAREA']._serialized_end=518
+  _globals['_BACKEND']._serialized_start=521
+  _globals['_BACKEND']._serialized_end=704
+  _globals['_SERVICE']._serialized_start=707
+  _globals['_SERVICE']._serialized_end=989
+  _globals['_DRAIN']._serialized_start=992
+  _globals['_DRAIN']._serialized_end=1214
+  _globals['_ZONE']._serialized_start=1216
+  _globals['_ZONE']._serialized_end=1239
+  _globals['_RESOURCE']._serialized_start=1242
+  _globals['_RESOURCE']._serialized_end=1477
 # @@protoc_insertion_point(module_scope)

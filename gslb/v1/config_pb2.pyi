@@ -90,6 +90,29 @@ POLICY_FAILOVER: Policy.ValueType  # 4
 """the first of `failover` that has room"""
 Global___Policy: typing_extensions.TypeAlias = Policy
 
+class _Objective:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _ObjectiveEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_Objective.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    OBJECTIVE_UNSPECIFIED: _Objective.ValueType  # 0
+    """taken as LATENCY"""
+    OBJECTIVE_LATENCY: _Objective.ValueType  # 1
+    """the least round-trip time"""
+    OBJECTIVE_THROUGHPUT: _Objective.ValueType  # 2
+    """the least transfer time: where the bandwidth is"""
+
+class Objective(_Objective, metaclass=_ObjectiveEnumTypeWrapper): ...
+
+OBJECTIVE_UNSPECIFIED: Objective.ValueType  # 0
+"""taken as LATENCY"""
+OBJECTIVE_LATENCY: Objective.ValueType  # 1
+"""the least round-trip time"""
+OBJECTIVE_THROUGHPUT: Objective.ValueType  # 2
+"""the least transfer time: where the bandwidth is"""
+Global___Objective: typing_extensions.TypeAlias = Objective
+
 class _DrainScope:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: typing_extensions.TypeAlias = ValueType
@@ -165,6 +188,7 @@ class Datacenter(google.protobuf.message.Message):
     LONGITUDE_FIELD_NUMBER: builtins.int
     UPLINK_MBPS_FIELD_NUMBER: builtins.int
     CPU_CORES_FIELD_NUMBER: builtins.int
+    LINKS_FIELD_NUMBER: builtins.int
     region: builtins.str
     latitude: builtins.float
     """degrees, north positive"""
@@ -174,6 +198,10 @@ class Datacenter(google.protobuf.message.Message):
     """0: not limited"""
     cpu_cores: builtins.float
     """that all services here share; 0: not limited"""
+    @property
+    def links(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Link]:
+        """paths to here that carry only so much"""
+
     def __init__(
         self,
         *,
@@ -182,10 +210,33 @@ class Datacenter(google.protobuf.message.Message):
         longitude: builtins.float = ...,
         uplink_mbps: builtins.float = ...,
         cpu_cores: builtins.float = ...,
+        links: collections.abc.Iterable[Global___Link] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["cpu_cores", b"cpu_cores", "latitude", b"latitude", "longitude", b"longitude", "region", b"region", "uplink_mbps", b"uplink_mbps"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cpu_cores", b"cpu_cores", "latitude", b"latitude", "links", b"links", "longitude", b"longitude", "region", b"region", "uplink_mbps", b"uplink_mbps"]) -> None: ...
 
 Global___Datacenter: typing_extensions.TypeAlias = Datacenter
+
+@typing.final
+class Link(google.protobuf.message.Message):
+    """What the path from a locality to a datacenter carries, where that is less than the datacenter's uplink."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LOCALITY_FIELD_NUMBER: builtins.int
+    MBPS_FIELD_NUMBER: builtins.int
+    locality: builtins.str
+    """a client area or a datacenter"""
+    mbps: builtins.float
+    """of all services together"""
+    def __init__(
+        self,
+        *,
+        locality: builtins.str = ...,
+        mbps: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["locality", b"locality", "mbps", b"mbps"]) -> None: ...
+
+Global___Link: typing_extensions.TypeAlias = Link
 
 @typing.final
 class ClientArea(google.protobuf.message.Message):
@@ -263,6 +314,7 @@ class Service(google.protobuf.message.Message):
     PORT_NAME_FIELD_NUMBER: builtins.int
     POLICY_FIELD_NUMBER: builtins.int
     FAILOVER_FIELD_NUMBER: builtins.int
+    OBJECTIVE_FIELD_NUMBER: builtins.int
     source: Global___DemandSource.ValueType
     max_utilization: builtins.float
     """the plan turns steep here; 0..1"""
@@ -271,6 +323,7 @@ class Service(google.protobuf.message.Message):
     port_name: builtins.str
     """named port that clients use; empty: the main one"""
     policy: Global___Policy.ValueType
+    objective: Global___Objective.ValueType
     @property
     def backends(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Backend]: ...
     @property
@@ -291,8 +344,9 @@ class Service(google.protobuf.message.Message):
         port_name: builtins.str = ...,
         policy: Global___Policy.ValueType = ...,
         failover: collections.abc.Iterable[builtins.str] | None = ...,
+        objective: Global___Objective.ValueType = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["addresses_per_answer", b"addresses_per_answer", "backends", b"backends", "dns_names", b"dns_names", "failover", b"failover", "max_utilization", b"max_utilization", "policy", b"policy", "port_name", b"port_name", "source", b"source", "ttl_s", b"ttl_s"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["addresses_per_answer", b"addresses_per_answer", "backends", b"backends", "dns_names", b"dns_names", "failover", b"failover", "max_utilization", b"max_utilization", "objective", b"objective", "policy", b"policy", "port_name", b"port_name", "source", b"source", "ttl_s", b"ttl_s"]) -> None: ...
 
 Global___Service: typing_extensions.TypeAlias = Service
 

@@ -18,6 +18,7 @@ from gslb.model.resources import (
     DemandSource,
     Drain,
     DrainScope,
+    Objective,
     Policy,
     Resource,
     Service,
@@ -35,6 +36,7 @@ _FIELD_OF: Mapping[str, str] = MappingProxyType({"client_area": "area"})
 _SOURCES = (DemandSource.RPC, DemandSource.EDGE, DemandSource.DNS)
 _MODES = (CapacityMode.RATE, CapacityMode.UTILIZATION)
 _POLICIES = (Policy.NEAREST, Policy.WATERFALL_BY_REGION, Policy.SPRAY_TO_REGION, Policy.FAILOVER)
+_OBJECTIVES = (Objective.LATENCY, Objective.THROUGHPUT)
 _SCOPES = (
     DrainScope.DATACENTER,
     DrainScope.SERVICE,
@@ -130,6 +132,9 @@ def encode_service(service: Service) -> config_pb2.Service:
             _POLICIES.index(service.policy) + 1 if service.policy is not Policy.NEAREST else 0
         ),
         failover=service.failover,
+        objective=config_pb2.Objective.ValueType(
+            _OBJECTIVES.index(service.objective) + 1 if service.objective is not Objective.LATENCY else 0
+        ),
     )
 
 
@@ -144,6 +149,7 @@ def _service_values(service: config_pb2.Service) -> dict[str, object]:
             "port_name": service.port_name,
             "policy": _name(_POLICIES, service.policy) if service.policy else "",
             "failover": list(service.failover),
+            "objective": _name(_OBJECTIVES, service.objective) if service.objective else "",
         }
     )
     values["backends"] = [
@@ -192,10 +198,15 @@ def encode_resource(resource: Resource) -> config_pb2.Resource:
     """The stored and the wire form of any resource."""
     made = config_pb2.Resource(meta=encode_meta(resource.meta))
     match resource:
-        case Datacenter(region=region, coordinates=at, uplink_mbps=uplink, cpu_cores=cores):
+        case Datacenter(region=region, coordinates=at, uplink_mbps=uplink, cpu_cores=cores, links=links):
             made.datacenter.CopyFrom(
                 config_pb2.Datacenter(
-                    region=region, latitude=at.latitude, longitude=at.longitude, uplink_mbps=uplink, cpu_cores=cores
+                    region=region,
+                    latitude=at.latitude,
+                    longitude=at.longitude,
+                    uplink_mbps=uplink,
+                    cpu_cores=cores,
+                    links=[config_pb2.Link(locality=link.locality, mbps=link.mbps) for link in links],
                 )
             )
         case ClientArea(coordinates=at, cidrs=cidrs):
@@ -253,6 +264,7 @@ def _place_values(resource: config_pb2.Resource) -> dict[str, object]:
             "longitude": dc.longitude,
             "uplink_mbps": dc.uplink_mbps,
             "cpu_cores": dc.cpu_cores,
+            "links": [{"locality": link.locality, "mbps": link.mbps} for link in dc.links],
         }
     area = resource.client_area
     return {"latitude": area.latitude, "longitude": area.longitude, "cidrs": list(area.cidrs)}
