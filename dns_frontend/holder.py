@@ -13,9 +13,9 @@ from enum import Enum
 
 from dns_frontend.limits import PROBLEMS_LOGGED_MAX, REBUILD_COALESCE_S
 from dns_frontend.metrics import Counters
-from dns_frontend.table.absence import without
 from dns_frontend.table.serving import Serving
 from gslb.model import limits
+from gslb.steer.absence import without
 from gslb.v1 import discovery_pb2
 from gslb.wire.reader import ReaderView, fold
 

@@ -1,6 +1,6 @@
 """TCP connections to the endpoints that answers lead to: often while no control plane is heard, seldom otherwise.
 
-The seldom ones only learn which datacenters can be reached from here at all; see `dns_frontend.table.absence`.
+The seldom ones only learn which datacenters can be reached from here at all; see `gslb.steer.absence`.
 """
 
 import asyncio
@@ -17,8 +17,8 @@ from dns_frontend.limits import (
     PROBES_AT_ONCE,
     PROBES_PER_DATACENTER,
 )
-from dns_frontend.table.absence import Absence, Outcome
 from gslb.model.endpoint import ServiceEndpoint
+from gslb.steer.absence import Absence, Outcome
 from gslb.steer.view import ServiceView
 
 log = logging.getLogger(__name__)

@@ -23,6 +23,7 @@ class AgentReport:
     """Everything that the agent of a datacenter knows. `probes`: tasks elsewhere that it tried, and whether they serve."""
 
     datacenter: str
+    number: int  # of the last report that was due: one in between repeats its load
     tasks: Mapping[str, TaskLoad]
     probes: Mapping[str, bool] = field(default_factory=dict)
 
@@ -45,7 +46,9 @@ class Agent:
     due_s: float
     jobs: list[Job]
     silent: bool = False
+    number: int = 0
     said: dict[str, HealthStatus] = field(default_factory=dict)
+    loads: dict[str, TaskLoad] = field(default_factory=dict)  # of the last report that was due
     sums: dict[str, _Sums] = field(default_factory=dict)
 
     def measure(self) -> None:
@@ -68,10 +71,12 @@ class Agent:
         if due:
             self.due_s += period_s * max(1, int((now_s - self.due_s) / period_s) + 1)
         self.said = health
-        loads = dict(self._loads(health, noise, rng))
-        if due:
+        if due or not self.loads:
+            self.number += 1
+            self.loads = dict(self._loads(health, noise, rng))
             self.sums.clear()
-        return AgentReport(self.datacenter, loads)
+        tasks = {name: self.loads[name]._replace(health=status) for name, status in health.items()}
+        return AgentReport(self.datacenter, self.number, tasks)
 
     def _loads(
         self, health: Mapping[str, HealthStatus], noise: float, rng: random.Random

@@ -47,6 +47,7 @@ class _Heard:
     """The last word of a datacenter's agent."""
 
     at_s: float
+    report: int
     tasks: Mapping[str, TaskLoad]
 
 
@@ -91,7 +92,7 @@ class Control:
         self._urgent = True
 
     def hear_agent(self, report: AgentReport, now_s: float) -> None:
-        self._heard[report.datacenter] = _Heard(now_s, report.tasks)
+        self._heard[report.datacenter] = _Heard(now_s, report.number, report.tasks)
         self._fresh.add(report.datacenter)
         for task, ok in report.probes.items():
             self._stand.add(task, int(ok), int(not ok), now_s)
@@ -190,7 +191,15 @@ class Control:
         # The age that a planner knows is the one since arrival: clocks of two machines are not compared.
         age_s = now_s - heard.at_s
         return TaskState(
-            task, backend.datacenter, backend.job, health, load.ok_rps, load.error_rps, load.cpu_utilization, age_s
+            task,
+            backend.datacenter,
+            backend.job,
+            health,
+            load.ok_rps,
+            load.error_rps,
+            load.cpu_utilization,
+            age_s,
+            report=heard.report,
         )
 
     def _show(self, now_s: float) -> None:

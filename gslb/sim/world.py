@@ -19,6 +19,7 @@ from gslb.sim.agents import Agent, AgentReport
 from gslb.sim.clients import Contact, RpcClient
 from gslb.sim.control import Control
 from gslb.sim.errors import StoryError
+from gslb.sim.frontends import Frontend
 from gslb.sim.meters import Meters, ServiceTick, SiteTick
 from gslb.sim.paths import CONTROL, Paths
 from gslb.sim.pipes import Pipes
@@ -75,6 +76,9 @@ class World:
         self.control = Control(setup, knobs)
         self._clients: dict[tuple[str, str], RpcClient] = {}
         self._resolvers: dict[tuple[str, str], Resolvers] = {}
+        self._frontends: dict[str, Frontend] = {}
+        # Of their own, so that what frontends draw does not change what everybody else does.
+        self._dns_rng = random.Random(knobs.seed)  # noqa: S311
         self._agents = {
             name: Agent(name, 0.0, [job for job in self.jobs.values() if job.datacenter == name])
             for name in setup.catalog.datacenters
@@ -209,7 +213,7 @@ class World:
         def contact(task: str) -> str:
             return self._contact(locality, task)
 
-        client.hold(view, catalog)
+        client.hold(view, catalog, self.now_s)
         client.probe(contact, catalog, self.now_s, self.rng)
         sent = client.send(rps, contact, catalog, self.now_s, self.rng)
         for task, flow in sent.by_task.items():
@@ -222,7 +226,7 @@ class World:
         crowd = self._resolvers.get((service, area))
         if crowd is None:
             crowd = self._resolvers[service, area] = Resolvers.of(service, area, self.knobs.ignore_ttl, self.rng)
-        view = self._views_at(area).get(service)
+        view = self._answering(area).view(self._views_at(area), service)
         if view is None:
             return rps
         failed = 0.0
@@ -234,6 +238,24 @@ class World:
             offered[job.name] = offered.get(job.name, 0.0) + rps * part
             self._arrive(service, area, datacenter, rps * part)
         return failed
+
+    def _answering(self, area: str) -> Frontend:
+        """The DNS frontends of `area`, which have had their look at what answers."""
+        frontend = self._frontends.setdefault(area, Frontend())
+        connected = self.knobs.control_up and self.paths.reaches(area, CONTROL)
+        views = {
+            name: view
+            for name, view in self._views_at(area).items()
+            if self.setup.service(name).source is not DemandSource.RPC
+        }
+        frontend.look(
+            views,
+            lambda task: self._contact(area, task) == Contact.OK,
+            self.now_s,
+            self._dns_rng,
+            connected=connected,
+        )
+        return frontend
 
     def _take(
         self, service: str, offered: dict[str, float], total: float, failed: float, served: dict[tuple[str, str], float]

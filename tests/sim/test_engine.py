@@ -1,6 +1,7 @@
 """The simulator itself: what it conserves, what its faults mean, and that the same story comes out the same."""
 
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,39 @@ def test_readers_keep_their_plans_while_no_control_plane_is_up():
     one = stage("run 20s", "control down", "mark", "drain datacenter east for=1h", "run 60s")
     assert one.execute("expect plans at-most 0")[0].startswith("ok")
     assert one.execute("expect load at-least 290 dc=east")[0].startswith("ok")
+
+
+def test_clients_leave_a_datacenter_whose_packets_vanish_within_seconds_and_come_back_little_by_little():
+    one = stage("run 20s", "cut coast east", "run 2s", "mark", "run 10s")
+    assert one.execute("expect failed at-most 0%")[0].startswith("ok")
+    assert one.execute("expect load at-least 299 dc=west")[0].startswith("ok")
+    one.execute("heal coast east")
+    loads = []
+    for _ in range(20):
+        one.execute("run 1s")
+        loads.append(one.world.meters.sites["web", "east"][-1].offered)
+    assert loads[-1] == pytest.approx(300)
+    assert max(b - a for a, b in pairwise(loads)) < 100
+
+
+def test_dns_frontends_without_a_control_plane_find_out_who_is_gone():
+    planet = tuple(line.replace("source=rpc", "source=edge ttl=5s") for line in PLANET)
+    one = stage("set ignore_ttl=0", "run 20s", "control down", "lose east", "run 10s", "mark", "run 10s", planet=planet)
+    assert one.execute("expect failed at-most 0%")[0].startswith("ok")
+    one.execute("return east")
+    one.execute("run 20s")
+    assert one.execute("expect load at-least 290 dc=east")[0].startswith("ok")
+
+
+def test_a_thin_path_carries_no_more_than_it_can():
+    planet = (*PLANET[:3], "link coast east mbps=100", "service web source=rpc serves=100 size_kbit=1000", *PLANET[4:])
+    one = stage("run 60s", "mark", "run 20s", planet=planet)
+    assert one.execute("expect path at-most 100%")[0].startswith("ok")
+    assert one.execute("expect served at-least 100%")[0].startswith("ok")
+    one.execute("control down")
+    one.execute("demand web x2")
+    one.execute("run 5s")
+    assert last(one).failed > 50
 
 
 def test_late_reports_are_late():

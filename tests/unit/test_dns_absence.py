@@ -1,6 +1,6 @@
 """Which datacenters a frontend without a control plane takes to be lost, and what it serves then."""
 
-from dns_frontend.table.absence import BACK_AFTER_ROUNDS, LOST_AFTER_ROUNDS, Absence, Outcome, without
+from gslb.steer.absence import BACK_AFTER_ROUNDS, LOST_AFTER_ROUNDS, Absence, Outcome, without
 from tests.support.dns import endpoints, view_of
 
 UP, DOWN, HALF = Outcome(4, 0), Outcome(0, 4), Outcome(1, 3)
