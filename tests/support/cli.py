@@ -237,7 +237,8 @@ class Planet:
         self._ends.callback(self.etcd.remove_data)
         self._ends.callback(self.etcd.kill)
         for name in ("r1", "r2"):
-            replica = ReplicaProcess(name, self.etcd.address, self.directory)
+            ring = str(self.directory / f"{name}.recorder")
+            replica = ReplicaProcess(name, self.etcd.address, self.directory, "--recorder", ring)
             self.replicas.append(replica.start())
             self._ends.callback(stop, replica)
         for datacenter in TASKS:

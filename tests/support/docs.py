@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 ROOT = Path(__file__).parents[2]
 # Asked again until they show it: what they look at follows within a second or two.
-ASKING = re.compile(r"(gslb (get|explain|top|check|describe)|bns (ls|resolve)|curl)\b")
+ASKING = re.compile(r"(gslb (get|explain|top|check|describe|replay)|bns (ls|resolve)|curl)\b")
 PATIENCE_S = 60.0
 COMMAND_TIMEOUT_S = 60.0
 _HEREDOC = re.compile(r"<<'?(\w+)'?")
