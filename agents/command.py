@@ -47,6 +47,13 @@ def _label(_context: click.Context, parameter: click.Parameter, value: str) -> s
 )
 @click.option("--machine-id", default=default_machine_id, help="Default: /etc/machine-id, else the host's name.")
 @click.option(
+    "--machine-cpu/--no-machine-cpu",
+    default=True,
+    show_default=True,
+    help="Report the CPU of the whole machine: its tasks count for less when it nears its limit."
+    " Leave it out where several agents, each for a machine of its own, run on one.",
+)
+@click.option(
     "--remote-probes",
     type=click.IntRange(0, limits.REMOTE_PROBES_MAX),
     default=limits.REMOTE_PROBES_DEFAULT,
@@ -66,6 +73,7 @@ def command(  # noqa: PLR0913  one parameter an option
     state: Path | None,
     period_s: float,
     machine_id: str,
+    machine_cpu: bool,
     remote_probes: int,
     tls: Tls | None,
 ) -> None:
@@ -87,6 +95,7 @@ def command(  # noqa: PLR0913  one parameter an option
         control=addresses,
         socket=socket_path,
         machine_id=machine_id,
+        machine_cpu=machine_cpu,
         http=http,
         config=config,
         state=state,

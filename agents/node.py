@@ -57,6 +57,7 @@ class Settings:
     control: Sequence[str]
     socket: Path
     machine_id: str
+    machine_cpu: bool = True  # whether the whole machine's CPU is reported
     http: str | None = None
     config: Path | None = None
     state: Path | None = None
@@ -278,7 +279,7 @@ class Agent:
     async def _sample(self) -> None:
         with self.metrics.sample_seconds.time():
             sample = await asyncio.to_thread(self._cpu.sample, self.keeper.subjects())
-        self._machine = sample.machine
+        self._machine = sample.machine if self._settings.machine_cpu else _NO_MACHINE
         self.metrics.machine_utilization.set(sample.machine.utilization)
         self.metrics.registered.set(self.session.replica is not None)
         self.keeper.sampled(sample.tasks)

@@ -126,7 +126,9 @@ def capacity_of(
             if easing:
                 rps *= easing.remaining
                 site.easing = min(site.easing, easing.remaining)
-            site.add(task, rps, learning.warmth_of(task), drained=bool(drain) or task.drained)
+            site.add(
+                task, min(rps, learning.limit_rps(task)), learning.warmth_of(task), drained=bool(drain) or task.drained
+            )
     _hold_back(sums.values(), needed_rps)
     capacity = _with_panic(_sealed(name, sums[name], drains.get(name, ())) for name in sorted(sums))
     return replace(capacity, notes=learning.notes) if learning.notes else capacity

@@ -30,6 +30,8 @@ class TaskState:
     report_age_s: float = math.inf  # inf: never reported
     drained: bool = False  # known to be drained; active drains of the catalog are added by the step
     machine: str = ""
+    machine_cpu: float = math.nan  # of all cores of the machine, 0..1; NaN or 0: unknown
+    machine_part: float = math.nan  # the task's cpu_cores over the machine's cores
     report: int = 0  # number of the report that the load is from, another for each; 0: reports are not numbered
 
 

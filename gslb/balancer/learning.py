@@ -7,18 +7,20 @@ line (`regression`) and follows it with what a task is taken to serve:
   declared value as far as the fit is uncertain, and never farther than tenfold from it;
 - it stays while the estimate is near, falls at once (by half in a period at most), and rises slowly;
 - errors never make it rise: while a task answers many, its reports may only show that requests cost more;
+- a task on a machine that others keep busy counts for what is left there (`machine`);
 - tasks that just started, and datacenters that have been idle, count for part of it and ramp up.
 """
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from bns.model import HealthStatus
-from gslb.balancer import regression, reports
+from gslb.balancer import machine, regression, reports
 from gslb.balancer.inputs import TaskState
+from gslb.balancer.machine import Guard, Seen, guarded
 from gslb.balancer.regression import UNKNOWN_IDLE, Idle, Line, Sample
 from gslb.balancer.reports import CLEAN_ERRORS, ERROR_COST, Believed, Load, TaskMemory
 from gslb.model.resources import Backend, CapacityMode, Service
@@ -96,12 +98,18 @@ class Learning:
     jobs: Mapping[str, JobModel] = field(default_factory=dict)
     tasks: Mapping[str, TaskMemory] = field(default_factory=dict)
     ramps: Mapping[str, float] = field(default_factory=dict)  # by task, of those that have not all their capacity yet
+    guards: Mapping[str, Guard] = field(default_factory=dict)  # by task, of those whose machine is known
     notes: tuple[str, ...] = ()
 
     def task_rps(self, backend: Backend) -> float:
         """What one warm task of `backend` serves."""
         model = self.jobs.get(backend.job)
         return backend.task_capacity_rps if model is None else model.task_rps
+
+    def limit_rps(self, task: TaskState) -> float:
+        """What `task`'s machine leaves it; infinite where that is no limit."""
+        guard = self.guards.get(task.name)
+        return math.inf if guard is None else guard.rps
 
     def warmth_of(self, task: TaskState) -> float:
         """The part of its capacity that `task` has now."""
@@ -145,7 +153,30 @@ def learn(
             memories[load.task] = reports.judged(memories[load.task], sifted.doubts.get(load.task, ""))
         taken = [load for load in sifted.loads if not math.isnan(load.cpu)]
         after[job] = _followed(_sampled(model, taken, clock_s), clock_s, passed_s)
-    return Learning(clock_s, now_s, after, memories, _ramps(memories, clock_s), reports.notes(memories))
+    guards = _guards(before.guards, [task for task in tasks if task.job in backends], after, passed_s)
+    told = (*reports.notes(memories), *machine.notes(guards, {task.name: task.machine for task in tasks}))
+    return Learning(clock_s, now_s, after, memories, _ramps(memories, clock_s), guards, told)
+
+
+def _guards(
+    before: Mapping[str, Guard], tasks: Sequence[TaskState], models: Mapping[str, JobModel], passed_s: float
+) -> dict[str, Guard]:
+    """What the machines leave the tasks; reports that are old say nothing about it."""
+    beside = Counter(task.machine for task in tasks)
+    guards: dict[str, Guard] = {}
+    for task in tasks:
+        model = models[task.job]
+        if task.report_age_s > reports.REPORT_AGE_MAX_S:
+            guard = before.get(task.name)
+        else:
+            own = model.line.cost if model.line is not None else model.target / model.declared_rps
+            load_rps = task.ok_rps + ERROR_COST * task.error_rps
+            shared = beside[task.machine] if task.machine else 1
+            seen = Seen(task.machine_cpu, load_rps, shared, own * task.machine_part, model.task_rps)
+            guard = guarded(before.get(task.name), seen, passed_s)
+        if guard is not None:
+            guards[task.name] = guard
+    return guards
 
 
 def _learnable(backend: Backend) -> bool:

@@ -26,6 +26,7 @@ class AgentProcess:
     def __init__(self, place: str, control: str, directory) -> None:
         self.socket = str(directory / f"{place}.sock")
         flags = ["--name", f"m-{place}", "--datacenter", place, "--control", control, "--socket", self.socket]
+        flags.append("--no-machine-cpu")
         command = [sys.executable, "-m", "gslb", "agent", *flags, "--period", "1", "--state", f"{self.socket}.state"]
         with (directory / f"{place}.log").open("ab") as log:
             self.process = subprocess.Popen(dies_with_us(command), stdout=log, stderr=log)

@@ -4,6 +4,7 @@ Changes are only noted as they come; `flush` works them off in one go, so that a
 reports costs each service it touches one rebuild. What it finds goes to the hub, and from there to readers.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -176,6 +177,8 @@ class World:
                 cpu_utilization=columns.cpu_utilization.item(row),
                 report_age_s=max(0.0, now_s - columns.received_s),
                 machine=task.machine,
+                machine_cpu=columns.machine_utilization or math.nan,
+                machine_part=task.cpu_cores / columns.machine_cores if columns.machine_cores > 0 else math.nan,
                 report=columns.load_seq,
             )
 
