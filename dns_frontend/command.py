@@ -13,6 +13,7 @@ import click
 from bns.errors import BnsError
 from bns.transport import Tls, parse_addresses, tls_options
 from dns_frontend.errors import FrontendError
+from dns_frontend.limits import THREADS_MAX
 from dns_frontend.server import Frontend, Settings
 from gslb.ops.http import OpsListenError
 
@@ -51,6 +52,13 @@ _NAME_MAX_CHARS = 200
     metavar="NAME",
     help="The area or datacenter of clients that no area's networks cover. Default: all areas together.",
 )
+@click.option(
+    "--threads",
+    type=click.IntRange(0, THREADS_MAX),
+    default=lambda: min(len(os.sched_getaffinity(0)), THREADS_MAX),
+    show_default="one a core",
+    help="Threads of the Rust data plane for each address. 0, or where it is not built: Python answers everything.",
+)
 @tls_options
 def command(  # noqa: PLR0913  one parameter an option
     *,
@@ -61,6 +69,7 @@ def command(  # noqa: PLR0913  one parameter an option
     snapshot: Path | None,
     name: str | None,
     default_locality: str,
+    threads: int,
     tls: Tls | None,
 ) -> None:
     """Run a DNS frontend: it answers by the plan for where the client is."""
@@ -83,6 +92,7 @@ def command(  # noqa: PLR0913  one parameter an option
         snapshot=snapshot,
         default_locality=default_locality,
         tls=tls,
+        threads=threads,
     )
     try:
         asyncio.run(_run(settings))

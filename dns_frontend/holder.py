@@ -7,7 +7,7 @@ on answering from what it has, and swaps to the new state between two queries.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -16,6 +16,7 @@ from dns_frontend.metrics import Counters
 from dns_frontend.table.serving import Serving
 from gslb.model import limits
 from gslb.steer.absence import without
+from gslb.steer.view import ServiceView
 from gslb.v1 import discovery_pb2
 from gslb.wire.reader import ReaderView, fold
 
@@ -40,9 +41,18 @@ class Held:
 
 
 class Holder:
-    """Holds the newest view. `on_change` is called in the event loop with each new state."""
+    """Holds the newest view.
 
-    def __init__(self, counters: Counters, on_change: Callable[[Held], None]) -> None:
+    `prepare` is called with what shall be served, in a worker thread once the loop runs; then `on_change` in the loop.
+    """
+
+    def __init__(
+        self,
+        counters: Counters,
+        on_change: Callable[[Held], None],
+        prepare: Callable[[Serving], None] = lambda _: None,
+    ) -> None:
+        self._prepare = prepare
         self.held = Held(ReaderView(), Serving(), Origin.NOTHING)
         self._view = self.held.view  # folded, perhaps not laid out yet
         self._counters = counters
@@ -60,7 +70,12 @@ class Holder:
         self._view = view
         self._confirmed_s = written_s
         self._complain(problems)
-        self._install(Held(view, Serving().advance(view.catalog, view.services), Origin.SNAPSHOT))
+        self._install(Held(view, self._lay_out(Serving(), view, view.services), Origin.SNAPSHOT))
+
+    def _lay_out(self, before: Serving, view: ReaderView, services: Mapping[str, ServiceView]) -> Serving:
+        serving = before.advance(view.catalog, services)
+        self._prepare(serving)
+        return serving
 
     async def take(self, update: discovery_pb2.Update) -> None:
         """Folds one update from a control plane; it is served a moment later."""
@@ -83,7 +98,7 @@ class Holder:
             view = self._view
             try:
                 services = without(view.services, self._lost)
-                serving = await asyncio.to_thread(self.held.serving.advance, view.catalog, services)
+                serving = await asyncio.to_thread(self._lay_out, self.held.serving, view, services)
             except Exception:
                 # A bug of ours met this state: what is served stays, and the next update is another chance.
                 self._counters.bugs += 1

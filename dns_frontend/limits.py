@@ -26,6 +26,9 @@ INCLUDES_MAX: Final = 1000
 DATAGRAM_MAX_OCTETS: Final = 4096  # longer queries do not exist
 DATAGRAMS_PER_WAKE: Final = 64  # then other tasks get their turn
 UDP_BUFFER_OCTETS: Final = 4 << 20
+# The data plane
+THREADS_MAX: Final = 64
+COLLECT_PERIOD_S: Final = 1.0
 
 # TCP (RFC 7766 section 6)
 TCP_CONNECTIONS_MAX: Final = 1000

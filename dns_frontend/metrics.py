@@ -44,21 +44,29 @@ class Counters:
         self.reconnects = 0
         self.zone_problems = 0
 
-    def answered(self, transport: Transport, rcode: int) -> None:
+    def answered(self, transport: Transport, rcode: int, count: int = 1) -> None:
         key = (transport, rcode)
-        self.answers[key] = self.answers.get(key, 0) + 1
+        self.answers[key] = self.answers.get(key, 0) + count
 
-    def ignored(self, transport: Transport) -> None:
-        self.ignored_messages[transport] += 1
+    def ignored(self, transport: Transport, count: int = 1) -> None:
+        self.ignored_messages[transport] += count
 
     def steered(self, service: str, locality: str, datacenter: str) -> None:
         """One question for a service's address; `datacenter` "": there was none to give."""
+        self.sent_to(locality, datacenter, 1)
+        self.demanded(service, locality, 1)
+
+    def sent_to(self, locality: str, datacenter: str, count: int) -> None:
+        """Answers by where the clients were and where they were sent."""
         to = (locality, datacenter)
         if to in self.destinations or len(self.destinations) < DESTINATIONS_MAX:
-            self.destinations[to] = self.destinations.get(to, 0) + 1
+            self.destinations[to] = self.destinations.get(to, 0) + count
+
+    def demanded(self, service: str, locality: str, count: int) -> None:
+        """Questions for a service's addresses."""
         pair = (service, locality)
         if pair in self.demand or len(self.demand) < limits.DEMAND_ROWS_MAX:
-            self.demand[pair] = self.demand.get(pair, 0) + 1
+            self.demand[pair] = self.demand.get(pair, 0) + count
 
     def take_demand(self) -> Mapping[tuple[str, str], int]:
         """What was asked since the last call, by (service, locality)."""

@@ -18,6 +18,8 @@ from bns.transport import Tls, add_port, server_options
 from dns_frontend.control_port import DnsFrontendServicer
 from dns_frontend.holder import Held, Holder, Origin
 from dns_frontend.metrics import Counters, FrontendCollector
+from dns_frontend.native import NoDataPlaneError, load_library
+from dns_frontend.plane import DataPlane
 from dns_frontend.prober import Prober
 from dns_frontend.reporter import DemandReporter
 from dns_frontend.responder.respond import Responder
@@ -51,6 +53,7 @@ class Settings:
     snapshot: Path | None = None
     default_locality: str = ""
     tls: Tls | None = None
+    threads: int = 0  # of the data plane, for each address; 0: the reference answers everything
 
 
 @dataclass(slots=True)
@@ -71,7 +74,8 @@ class Frontend:
         self.counters = Counters()
         self._responder = Responder(self.counters, settings.default_locality)
         self._writer = SnapshotWriter(settings.snapshot) if settings.snapshot else None
-        self.holder = Holder(self.counters, self._changed)
+        self.plane, self.why_no_plane = self._data_plane()
+        self.holder = Holder(self.counters, self._changed, self.plane.advance if self.plane else lambda _: None)
         upstream = Upstream(settings.name, settings.control, settings.tls, settings.default_locality)
         self.subscriber = Subscriber(
             upstream,
@@ -86,7 +90,7 @@ class Frontend:
             lose=self.holder.lose,
             rng=rng,
         )
-        self._reporter = DemandReporter(upstream, self.counters.take_demand, rng)
+        self._reporter = DemandReporter(upstream, self._take_demand, rng)
         self._tcp = TcpServer(self._responder, self.counters)
         self._udp: list[UdpListener] = []
         self._grpc: grpc.aio.Server | None = None
@@ -99,8 +103,11 @@ class Frontend:
         """Binds every port. Raises FrontendError, BnsError or OpsListenError, each one clear line."""
         raise_file_limit()
         self._restore()
-        for address in self._settings.listen:
-            await self._listen(listen(address))
+        listening = [listen(address, max(1, self.threads)) for address in self._settings.listen]
+        for each in listening:
+            await self._listen(each)
+        if self.plane is not None:
+            self.plane.start(listening)
         if self._settings.grpc:
             server = grpc.aio.server(options=server_options())
             self.addresses.grpc = add_port(server, self._settings.grpc, self._settings.tls)
@@ -118,12 +125,15 @@ class Frontend:
             self.addresses.grpc or "no port",
             self.addresses.http or "no port",
         )
+        log.info("UDP is answered by %s", self.answered_by)
 
     async def run(self) -> None:
         """Serves until `stop`; then closes everything, the newest state on disk."""
         jobs = [self.holder.run(), self.subscriber.run(), self._reporter.run(), self.prober.run()]
         if self._writer is not None:
             jobs.append(self._writer.run())
+        if self.plane is not None:
+            jobs.append(self.plane.run())
         tasks = [asyncio.create_task(job) for job in jobs]
         for task in tasks:
             task.add_done_callback(self._ended)
@@ -152,6 +162,8 @@ class Frontend:
         """Closes what `start` opened; safe to call after a start that failed half-way."""
         for listener in self._udp:
             listener.close()
+        if self.plane is not None:
+            self.plane.close()
         await self._tcp.close()
         if self._grpc is not None:
             await self._grpc.stop(_EXPLAIN_GRACE_S)
@@ -180,11 +192,39 @@ class Frontend:
         log.info("serving %d services from snapshot %s, %.0f s old", len(view.services), path, self.holder.age_s)
 
     async def _listen(self, listening: Listening) -> None:
-        udp = UdpListener(listening, self._responder, self.counters)
-        self._udp.append(udp)
         await self._tcp.start(listening)
-        udp.start()
+        if self.plane is None:
+            udp = UdpListener(listening, self._responder, self.counters)
+            self._udp.append(udp)
+            udp.start()
         self.addresses.dns.append(listening.address)
+
+    def _data_plane(self) -> tuple[DataPlane | None, str]:
+        """The data plane, or why there is none."""
+        if not self._settings.threads:
+            return None, "--threads 0 was given"
+        try:
+            library = load_library()
+        except NoDataPlaneError as error:
+            return None, str(error)
+        return DataPlane(library, self._responder, self.counters, self._settings.default_locality), ""
+
+    @property
+    def threads(self) -> int:
+        """Of the data plane, for each address; 0 without it."""
+        return self._settings.threads if self.plane is not None else 0
+
+    @property
+    def answered_by(self) -> str:
+        """Who answers over UDP, for people."""
+        if self.plane is None:
+            return f"the Python responder, on one core: {self.why_no_plane}"
+        return f"the data plane (Rust), {self.threads} thread(s) an address"
+
+    def _take_demand(self) -> Mapping[tuple[str, str], int]:
+        if self.plane is not None:
+            self.plane.collect()
+        return self.counters.take_demand()
 
     def _changed(self, held: Held) -> None:
         self._responder.serving = held.serving
@@ -221,6 +261,7 @@ class Frontend:
             "gslb_dns_zones": ("Zones in the table.", len(held.serving.table.zones)),
             "gslb_dns_services": ("Services that are served by name.", len(held.serving.services)),
             "gslb_dns_problems": ("What of the catalog is not served as written now.", len(held.serving.problems)),
+            **self._plane_gauges(),
             "gslb_dns_tcp_connections": ("TCP connections.", self._tcp.connections),
             "gslb_dns_snapshot_written_seconds": (
                 "When this process last wrote the snapshot, seconds since the epoch; 0: never.",
@@ -229,9 +270,27 @@ class Frontend:
             "gslb_dns_snapshot_failures": ("Failed writes of the snapshot.", writer.failures if writer else 0),
         }
 
+    def _plane_gauges(self) -> Mapping[str, tuple[str, float]]:
+        seen = self.plane.statistics if self.plane is not None else None
+        return {
+            "gslb_dns_data_plane_threads": (
+                "Threads of the data plane for each address; 0: the Python responder answers everything.",
+                self.threads,
+            ),
+            "gslb_dns_data_plane_asked": (
+                "Messages that the data plane left to the Python responder.",
+                seen.asked if seen else 0,
+            ),
+            "gslb_dns_data_plane_dropped": (
+                "Messages for the Python responder that found no room in its queue.",
+                seen.dropped if seen else 0,
+            ),
+        }
+
     def _status(self) -> Mapping[str, object]:
         held = self.holder.held
         return {
+            "UDP is answered by": self.answered_by,
             "name": self._settings.name,
             "up_s": time.monotonic() - self._begin_s,
             "listening": {"dns": self.addresses.dns, "grpc": self.addresses.grpc, "http": self.addresses.http},

@@ -4,6 +4,7 @@ import errno
 import os
 import resource
 import socket
+import sys
 from typing import Final, NamedTuple
 
 from bns.errors import BnsError
@@ -16,32 +17,41 @@ _WILDCARDS: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - recognised, not
 
 
 class Listening(NamedTuple):
-    """One address served over both transports."""
+    """One address served over both transports. Several UDP sockets share its port: the kernel spreads clients over them."""
 
-    udp: socket.socket
+    udp: tuple[socket.socket, ...]
     tcp: socket.socket
     address: str  # HOST:PORT
     wildcard: bool  # answers must say which address they come from (RFC 2181 section 4)
 
 
-def listen(address: str) -> Listening:
-    """Binds `HOST:PORT`, port 0 meaning any that is free for UDP and TCP. Raises FrontendError."""
+def listen(address: str, udp_sockets: int = 1) -> Listening:
+    """Binds `HOST:PORT`, port 0 meaning any that is free for UDP and TCP. Raises FrontendError.
+
+    With several UDP sockets, another process of this user could take a part of our queries by binding the same port: the
+    TCP socket, which does not share, keeps a second frontend out.
+    """
     try:
         host, port = split_address(address)
     except BnsError as error:
         raise FrontendError(f"--listen: {error}") from error
     family, where = _resolved(host, port)
     for _ in range(1 if port else BIND_ATTEMPTS):
-        udp = _bound(family, socket.SOCK_DGRAM, where)
+        made: list[socket.socket] = []
         try:
-            tcp = _bound(family, socket.SOCK_STREAM, (where[0], udp.getsockname()[1]))
+            made.append(_bound(family, socket.SOCK_DGRAM, where, shared=udp_sockets > 1))
+            there = (where[0], made[0].getsockname()[1])
+            made.append(_bound(family, socket.SOCK_STREAM, there))
+            made += [_bound(family, socket.SOCK_DGRAM, there, shared=True) for _ in range(udp_sockets - 1)]
         except FrontendError:
-            udp.close()
-            if port:
+            for one in made:
+                one.close()
+            if port or not made:
                 raise
             continue
+        first, tcp, *others = made
         tcp.listen(TCP_BACKLOG)
-        return Listening(udp, tcp, join_address(where[0], udp.getsockname()[1]), where[0] in _WILDCARDS)
+        return Listening((first, *others), tcp, join_address(*there), where[0] in _WILDCARDS)
     raise FrontendError(f"cannot listen on {address!r}: no port is free for both UDP and TCP")
 
 
@@ -54,7 +64,9 @@ def _resolved(host: str, port: int) -> tuple[socket.AddressFamily, tuple[str, in
     return family, (str(where[0]), port)
 
 
-def _bound(family: socket.AddressFamily, kind: socket.SocketKind, where: tuple[str, int]) -> socket.socket:
+def _bound(
+    family: socket.AddressFamily, kind: socket.SocketKind, where: tuple[str, int], *, shared: bool = False
+) -> socket.socket:
     made = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
         if family == socket.AF_INET6:
@@ -64,6 +76,8 @@ def _bound(family: socket.AddressFamily, kind: socket.SocketKind, where: tuple[s
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         else:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, UDP_BUFFER_OCTETS)
+            if shared:
+                made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if where[0] in _WILDCARDS:
                 _ask_for_destination(made, family)
         made.bind(where)
@@ -117,4 +131,13 @@ def reply_from(ancillary: list[tuple[int, int, bytes]]) -> list[tuple[int, int, 
             return [(level, kind, bytes(4) + data[4:8] + bytes(4))]
         if level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO:
             return [(level, kind, data[:16] + data[16:20])]
+    return []
+
+
+def packet_info(version: int, local: bytes, interface: int) -> list[tuple[int, int, bytes]]:
+    """What to send with an answer that shall leave from the address `local` (16 octets, those of IPv4 first)."""
+    if version == 4:
+        return [(socket.IPPROTO_IP, _IP_PKTINFO, bytes(4) + local[:4] + bytes(4))]
+    if version == 6:
+        return [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, local + interface.to_bytes(4, sys.byteorder))]
     return []

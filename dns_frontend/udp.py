@@ -15,8 +15,8 @@ class UdpListener:
     """Serves one UDP socket from the event loop."""
 
     def __init__(self, listening: Listening, responder: Responder, counters: Counters) -> None:
-        self._socket = listening.udp
-        self._family = listening.udp.family
+        self._socket = listening.udp[0]
+        self._family = self._socket.family
         self._wildcard = listening.wildcard
         self._responder = responder
         self._counters = counters

@@ -11,20 +11,12 @@ from typing import Final
 from dns_frontend.limits import HEADER_OCTETS
 from dns_frontend.table.model import OwnedRRset
 from dns_frontend.zone.records import RRset
-from dns_frontend.zone.rtype import CLASS_IN, RType
+from dns_frontend.zone.rtype import CLASS_IN, COMPRESSIBLE_NAMES
 
 _HEADER: Final = struct.Struct("!HHHHHH")
 _RECORD_TAIL: Final = struct.Struct("!HHIH")
 _LENGTH: Final = struct.Struct("!H")
 _POINTER_MAX: Final = 0x3FFF
-# Types whose names may be compressed (RFC 3597 section 4) and still occur: octets before the names, how many names.
-_NAMES_IN: Final = {
-    int(RType.NS): (0, 1),
-    int(RType.CNAME): (0, 1),
-    int(RType.SOA): (0, 2),
-    int(RType.PTR): (0, 1),
-    int(RType.MX): (2, 1),
-}
 
 
 class Writer:
@@ -72,7 +64,7 @@ class Writer:
     def rrset(self, owner: bytes, rrset: RRset) -> bool:
         """All records of a set; False, and the last ones missing, when they do not fit: the caller takes them back."""
         out, limit = self.out, self._limit
-        layout = _NAMES_IN.get(rrset.rtype)
+        layout = COMPRESSIBLE_NAMES.get(rrset.rtype)
         for rdata in rrset.rdatas:
             self.name(owner)
             out += _RECORD_TAIL.pack(rrset.rtype, CLASS_IN, rrset.ttl_s, len(rdata))

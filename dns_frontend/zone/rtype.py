@@ -52,6 +52,14 @@ CLASS_IN: Final = 1
 ADDRESS_TYPES: Final = frozenset({int(RType.A), int(RType.AAAA)})
 # Questions about a message, a transfer or a pseudo-record (RFC 6895 section 3.1): never the type of data in a zone.
 META_TYPES: Final = frozenset({int(RType.OPT), *range(128, 256)})
+# Types whose names may be compressed (RFC 3597 section 4) and still occur: octets before the names, how many names.
+COMPRESSIBLE_NAMES: Final = {
+    int(RType.NS): (0, 1),
+    int(RType.CNAME): (0, 1),
+    int(RType.SOA): (0, 2),
+    int(RType.PTR): (0, 1),
+    int(RType.MX): (2, 1),
+}
 
 
 def type_text(rtype: int) -> str:

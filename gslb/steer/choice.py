@@ -30,7 +30,8 @@ def pick_datacenter(shares: Shares, u: float) -> str | None:
 
 
 @lru_cache(maxsize=8192)
-def _salt(datacenter: str) -> int:
+def salt_of(datacenter: str) -> int:
+    """The number that stands for a datacenter in `stable_choice`: BLAKE2b-64 of its name, big-endian."""
     return int.from_bytes(hashlib.blake2b(datacenter.encode(), digest_size=8).digest(), "big")
 
 
@@ -57,7 +58,7 @@ def stable_choice(shares: Shares, key: bytes) -> str | None:
     for datacenter, share in shares.items():
         if share <= 0:
             continue
-        u = ((_mix(hashed ^ _salt(datacenter)) >> 11) + 0.5) * 2.0**-53
+        u = ((_mix(hashed ^ salt_of(datacenter)) >> 11) + 0.5) * 2.0**-53
         score = (-math.log(u) / share, datacenter)
         if best is None or score < best:
             best = score

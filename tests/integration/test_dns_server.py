@@ -27,6 +27,7 @@ from tests.support.dns import (
     addresses_in,
     catalog,
     catalog_update,
+    data_plane_or_skip,
     endpoints,
     plan,
     reader_view,
@@ -51,9 +52,12 @@ async def plane():
     await made.stop()
 
 
-@pytest.fixture
-async def frontend(plane):
-    async with running(plane.address) as made:
+@pytest.fixture(params=[0, 2], ids=["python", "rust"])
+async def frontend(plane, request):
+    """Everything is asked of both responders."""
+    if request.param:
+        data_plane_or_skip()
+    async with running(plane.address, threads=request.param) as made:
         await until(lambda: made.holder.connected and made.holder.held.serving.ready)
         yield made
 
@@ -303,6 +307,8 @@ async def test_metrics_and_status(frontend):
     await udp(frontend, WWW, subnet=("11.1.2.0", 24))
     await udp(frontend, "nope.shakespeare.example")
     await over_tcp(frontend, WWW)
+    if frontend.plane is not None:
+        frontend.plane.collect()  # as it does each second
     metrics = await page(frontend, "/metrics")
     for line in (
         'gslb_dns_answers_total{rcode="NOERROR",transport="udp"} 1.0',

@@ -11,10 +11,12 @@ import dns.edns
 import dns.message
 import grpc
 import grpc.aio
+import pytest
 from typing_extensions import override
 
 from bns.model import HealthStatus
 from dns_frontend.metrics import Counters, Transport
+from dns_frontend.native import Library, NoDataPlaneError, load_library
 from dns_frontend.responder.locate import Source
 from dns_frontend.responder.respond import Responder
 from dns_frontend.server import Frontend, Settings
@@ -298,8 +300,9 @@ async def running(
     listen: tuple[str, ...] = ("127.0.0.1:0",),
     default_locality: str = "",
     name: str = "dns-test",
+    threads: int = 0,
 ) -> AsyncIterator[Frontend]:
-    """A whole frontend in this process, on real sockets."""
+    """A whole frontend in this process, on real sockets; with `threads`, the data plane answers over UDP."""
     frontend = Frontend(
         Settings(
             name=name,
@@ -309,6 +312,7 @@ async def running(
             http="127.0.0.1:0",
             snapshot=snapshot,
             default_locality=default_locality,
+            threads=threads,
         )
     )
     await frontend.start()
@@ -327,3 +331,11 @@ async def until(condition: Callable[[], object], what: str = "") -> None:
     while not condition():
         assert loop.time() < end, f"not within {WAIT_S} s: {what or condition}"
         await asyncio.sleep(0.01)
+
+
+def data_plane_or_skip() -> Library:
+    """The data plane's library, where it is built."""
+    try:
+        return load_library()
+    except NoDataPlaneError as error:
+        pytest.skip(str(error))

@@ -1,0 +1,283 @@
+//! One service: for each locality the datacenters that share it, for each datacenter its addresses.
+//!
+//! The choices repeat `gslb/steer/choice.py` and `table/steering.py` step by step, floating point included.
+
+use crate::blake2b::{digest64, PLAIN, WINDOW};
+use crate::geo::Client;
+use crate::names::push_record;
+use crate::reader::{LoadError, Reader};
+
+const TYPE_A: u16 = 1;
+const TYPE_AAAA: u16 = 28;
+const KEY_MAX_OCTETS: usize = 512;
+const SPLIT: u8 = 1;
+
+/// A service, ready to answer for.
+pub(crate) struct Service {
+    per_answer: u32,
+    /// What comes before a client's prefix in the key of its choice: the service's name and a zero.
+    key_head: Box<[u8]>,
+    a: Option<Family>,
+    aaaa: Option<Family>,
+}
+
+struct Family {
+    datacenters: Box<[Datacenter]>,
+    entries: Box<[Entry]>,
+    rows: Box<[Row]>,
+    /// By locality: its row.
+    row_of: Box<[u16]>,
+}
+
+struct Datacenter {
+    /// Its number in the layout.
+    number: u16,
+    addresses: u32,
+    record_octets: u32,
+    /// A record for each address, ready for the wire behind a pointer to the question.
+    wire: Box<[u8]>,
+}
+
+struct Entry {
+    salt: u64,
+    share: f64,
+    /// Index into `datacenters`.
+    datacenter: u16,
+}
+
+#[derive(Clone, Copy)]
+struct Row {
+    first: u32,
+    count: u16,
+    /// The choice depends on the client's own prefix.
+    split: bool,
+}
+
+/// The records of an answer, as two parts of a datacenter's records, and what they depend on.
+pub(crate) struct Steered<'t> {
+    pub(crate) datacenter: u16,
+    pub(crate) by_locality: bool,
+    pub(crate) by_key: bool,
+    pub(crate) ring: Ring<'t>,
+}
+
+/// `count` neighbours on a ring of records, from `begin` on, of which the first to give is number `turn`.
+pub(crate) struct Ring<'t> {
+    wire: &'t [u8],
+    record_octets: usize,
+    size: usize,
+    begin: usize,
+    pub(crate) count: usize,
+}
+
+impl<'t> Ring<'t> {
+    /// The records in the order of an answer that is rotated by `by`.
+    pub(crate) fn rotated(&self, by: u16) -> impl Iterator<Item = &'t [u8]> + '_ {
+        let turn = usize::from(by).checked_rem(self.count).unwrap_or(0);
+        (turn..self.count).chain(0..turn).map(move |place| {
+            let mut at = self.begin + place;
+            if at >= self.size {
+                at -= self.size;
+            }
+            let start = at * self.record_octets;
+            self.wire.get(start..start + self.record_octets).unwrap_or(&[])
+        })
+    }
+}
+
+impl Service {
+    pub(crate) fn load(reader: &mut Reader, layout_localities: usize, datacenters: usize) -> Result<Self, LoadError> {
+        let ttl = reader.u32()?;
+        let per_answer = reader.u32()?;
+        let length = usize::from(reader.u16()?);
+        let name = reader.take(length)?;
+        if name.len() + 1 + 17 > KEY_MAX_OCTETS {
+            return Err(LoadError::new("a service's name is too long"));
+        }
+        let mut key_head = name.to_vec();
+        key_head.push(0);
+        let mut family = |rtype, octets| load_family(reader, rtype, octets, ttl, (layout_localities, datacenters));
+        Ok(Service {
+            per_answer,
+            key_head: key_head.into_boxed_slice(),
+            a: family(TYPE_A, 4)?,
+            aaaa: family(TYPE_AAAA, 16)?,
+        })
+    }
+
+    /// Whether any endpoint has an address.
+    pub(crate) fn has_addresses(&self) -> bool {
+        self.a.is_some() || self.aaaa.is_some()
+    }
+
+    /// The addresses of a type for a client; None when no endpoint of the service has one.
+    pub(crate) fn steer(&self, rtype: u16, locality: u16, client: Client) -> Option<Steered<'_>> {
+        let family = if rtype == TYPE_A { &self.a } else { &self.aaaa }.as_ref()?;
+        let row = family.rows.get(usize::from(*family.row_of.get(usize::from(locality))?))?;
+        let first = row.first as usize;
+        let entries = family.entries.get(first..first + usize::from(row.count))?;
+        let chosen = if let ([only], false) = (entries, row.split) {
+            only.datacenter
+        } else {
+            stable_choice(entries, digest64(Key::new().of(&self.key_head, client), PLAIN)).unwrap_or(0)
+        };
+        let datacenter = family.datacenters.get(usize::from(chosen))?;
+        let size = datacenter.addresses as usize;
+        let wanted = self.per_answer as usize;
+        let excess = size > wanted;
+        let begin = if excess {
+            let hashed = digest64(Key::new().of(&self.key_head, client), WINDOW);
+            ((u128::from(hashed) * size as u128) >> 64) as usize
+        } else {
+            0
+        };
+        Some(Steered {
+            datacenter: datacenter.number,
+            by_locality: family.datacenters.len() > 1,
+            by_key: row.split || excess,
+            ring: Ring {
+                wire: &datacenter.wire,
+                record_octets: datacenter.record_octets as usize,
+                size,
+                begin,
+                count: size.min(wanted),
+            },
+        })
+    }
+}
+
+/// The key that clients steered alike have in common: the service, the IP version and the /24 or /56.
+struct Key {
+    octets: [u8; KEY_MAX_OCTETS],
+}
+
+impl Key {
+    fn new() -> Self {
+        Key { octets: [0; KEY_MAX_OCTETS] }
+    }
+
+    fn of(&mut self, head: &[u8], client: Client) -> &[u8] {
+        let mut length = 0;
+        let mut put = |octets: &[u8]| {
+            for (to, from) in self.octets.iter_mut().skip(length).zip(octets) {
+                *to = *from;
+            }
+            length += octets.len();
+        };
+        put(head);
+        match client {
+            Client::V4(value) => {
+                put(&[4]);
+                put(&(value >> 8 << 8).to_be_bytes());
+            }
+            Client::V6(value) => {
+                put(&[6]);
+                put(&(value >> 72 << 72).to_be_bytes());
+            }
+        }
+        self.octets.get(..length).unwrap_or(&[])
+    }
+}
+
+/// The finaliser of splitmix64.
+fn mix(value: u64) -> u64 {
+    let x = (value ^ value >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ x >> 31
+}
+
+/// The exponential race of `gslb.steer.choice.stable_choice`; entries are in the order of datacenters' names, and of equal
+/// scores the first wins.
+fn stable_choice(entries: &[Entry], hashed: u64) -> Option<u16> {
+    const ULP: f64 = 1.0 / (1u64 << 53) as f64;
+    let mut best: Option<(f64, u16)> = None;
+    for entry in entries {
+        let u = ((mix(hashed ^ entry.salt) >> 11) as f64 + 0.5) * ULP;
+        let score = -u.ln() / entry.share;
+        if best.is_none_or(|(least, _)| score < least) {
+            best = Some((score, entry.datacenter));
+        }
+    }
+    best.map(|(_, datacenter)| datacenter)
+}
+
+fn load_family(
+    reader: &mut Reader,
+    rtype: u16,
+    octets: usize,
+    ttl: u32,
+    (localities, layout_datacenters): (usize, usize),
+) -> Result<Option<Family>, LoadError> {
+    let count = usize::from(reader.u16()?);
+    if count == 0 {
+        return Ok(None);
+    }
+    let mut datacenters = Vec::with_capacity(count.min(reader.left() / 6));
+    for _ in 0..count {
+        datacenters.push(load_datacenter(reader, rtype, octets, ttl, layout_datacenters)?);
+    }
+    let rows_count = usize::from(reader.u16()?);
+    let mut rows = Vec::with_capacity(rows_count.min(reader.left() / 3));
+    let mut entries = Vec::new();
+    for _ in 0..rows_count {
+        rows.push(load_row(reader, &mut entries, count)?);
+    }
+    let mut row_of = Vec::with_capacity(localities.min(reader.left() / 2));
+    for _ in 0..localities {
+        let row = reader.u16()?;
+        if usize::from(row) >= rows.len() {
+            return Err(LoadError::new("a locality has a row that does not exist"));
+        }
+        row_of.push(row);
+    }
+    Ok(Some(Family {
+        datacenters: datacenters.into_boxed_slice(),
+        entries: entries.into_boxed_slice(),
+        rows: rows.into_boxed_slice(),
+        row_of: row_of.into_boxed_slice(),
+    }))
+}
+
+fn load_datacenter(
+    reader: &mut Reader,
+    rtype: u16,
+    octets: usize,
+    ttl: u32,
+    layout_datacenters: usize,
+) -> Result<Datacenter, LoadError> {
+    let number = reader.u16()?;
+    let count = reader.count(octets)?;
+    if usize::from(number) >= layout_datacenters || count == 0 {
+        return Err(LoadError::new("a service has a datacenter that does not exist, or without addresses"));
+    }
+    let mut wire = Vec::with_capacity(count * (12 + octets));
+    for _ in 0..count {
+        push_record(&mut wire, rtype, ttl, reader.take(octets)?);
+    }
+    Ok(Datacenter {
+        number,
+        addresses: count as u32,
+        record_octets: (12 + octets) as u32,
+        wire: wire.into_boxed_slice(),
+    })
+}
+
+fn load_row(reader: &mut Reader, entries: &mut Vec<Entry>, datacenters: usize) -> Result<Row, LoadError> {
+    let flags = reader.u8()?;
+    let count = reader.u16()?;
+    let first = entries.len() as u32;
+    for _ in 0..count {
+        let salt = reader.u64()?;
+        let share = reader.f64()?;
+        let datacenter = reader.u16()?;
+        let right = share > 0.0 && share.is_finite() && usize::from(datacenter) < datacenters;
+        if !right {
+            return Err(LoadError::new("a share is not a positive number, or of a datacenter that does not exist"));
+        }
+        entries.push(Entry { salt, share, datacenter });
+    }
+    if flags > SPLIT || (flags == 0 && count != 1) {
+        return Err(LoadError::new("a row that is not split has one datacenter"));
+    }
+    Ok(Row { first, count, split: flags & SPLIT != 0 })
+}
