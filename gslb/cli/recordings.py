@@ -12,7 +12,7 @@ from gslb.recorder.errors import RecordingError
 from gslb.recorder.ring import SegmentInfo, read_piece, segments
 from gslb.v1 import admin_pb2
 
-# A file is at most an eighth of the ring; more than this is none that we would hold in memory.
+# A file is about a quarter of the ring at most; more than this is none that we would hold in memory.
 FILE_MAX_BYTES: Final = 2 * 2**30
 PIECE_BYTES: Final = 2**24
 

@@ -28,7 +28,7 @@ SUFFIX: Final = ".rec"
 LOCK: Final = "lock"
 SEGMENT_S: Final = 300.0
 # A file takes at most this part of the ring.
-SEGMENT_FRACTION: Final = 1 / 8
+SEGMENT_FRACTION: Final = 1 / 4
 BYTES_DEFAULT: Final = 256 * 2**20
 BYTES_MIN: Final = 2**20
 AGE_DEFAULT_S: Final = 24 * 3600.0
