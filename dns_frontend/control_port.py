@@ -1,7 +1,7 @@
-"""gslb.v1.DnsFrontend: `gslb explain dns` asks here."""
+"""gslb.v1.DnsFrontend: `gslb explain dns` and `gslb dns reload` ask here."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import grpc
 import grpc.aio
@@ -9,19 +9,32 @@ from typing_extensions import override
 
 from dns_frontend.explain import Explanation, explain
 from dns_frontend.holder import Held
+from dns_frontend.limits import ZONES_SHOWN_MAX
+from dns_frontend.local import Local, served_zones
 from gslb.model.errors import GslbError, NotFoundError
 from gslb.v1 import dns_pb2, dns_pb2_grpc
 from gslb.wire.codec import encode_stamp
 
+ReloadContext = grpc.aio.ServicerContext[dns_pb2.ReloadRequest, dns_pb2.ReloadResponse]
 Context = grpc.aio.ServicerContext[dns_pb2.ExplainDnsRequest, dns_pb2.ExplainDnsResponse]
 
 
 class DnsFrontendServicer(dns_pb2_grpc.DnsFrontendServicer):
-    """Explains answers from what is served at this moment."""
+    """Explains answers from what is served at this moment, and has files read anew."""
 
-    def __init__(self, held: Callable[[], Held], default_locality: str) -> None:
+    def __init__(self, held: Callable[[], Held], default_locality: str, reload: Callable[[], Awaitable[Local]]) -> None:
         self._held = held
         self._default_locality = default_locality
+        self._reload = reload
+
+    @override
+    async def Reload(self, request: dns_pb2.ReloadRequest, context: ReloadContext) -> dns_pb2.ReloadResponse:
+        local = await self._reload()
+        zones = [
+            dns_pb2.ServedZone(origin=zone.origin, serial=zone.serial, source=zone.source, names=zone.names)
+            for zone in served_zones(self._held().serving, local)[:ZONES_SHOWN_MAX]
+        ]
+        return dns_pb2.ReloadResponse(zones=zones, problems=local.problems)
 
     @override
     async def Explain(self, request: dns_pb2.ExplainDnsRequest, context: Context) -> dns_pb2.ExplainDnsResponse:

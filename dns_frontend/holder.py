@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from dns_frontend.limits import PROBLEMS_LOGGED_MAX, REBUILD_COALESCE_S
+from dns_frontend.local import Local
 from dns_frontend.metrics import Counters
 from dns_frontend.table.serving import Serving
+from dns_frontend.zone.records import ZoneData
 from gslb.model import limits
 from gslb.steer.absence import without
-from gslb.steer.view import ServiceView
 from gslb.v1 import discovery_pb2
 from gslb.wire.reader import ReaderView, fold
 
@@ -29,6 +30,7 @@ class Origin(Enum):
     NOTHING = "nothing"
     SNAPSHOT = "snapshot"
     LIVE = "live"
+    FILES = "files"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +53,10 @@ class Holder:
         counters: Counters,
         on_change: Callable[[Held], None],
         prepare: Callable[[Serving], None] = lambda _: None,
+        bns_origins: tuple[bytes, ...] = (),
     ) -> None:
         self._prepare = prepare
-        self.held = Held(ReaderView(), Serving(), Origin.NOTHING)
+        self.held = Held(ReaderView(), Serving(bns_origins=bns_origins), Origin.NOTHING)
         self._view = self.held.view  # folded, perhaps not laid out yet
         self._counters = counters
         self._on_change = on_change
@@ -64,18 +67,42 @@ class Holder:
         self._confirmed_s = 0.0  # since the epoch: when the data was last known to be fresh
         self._lost: frozenset[str] = frozenset()
         self.connected = False
+        self._zones: Mapping[bytes, ZoneData] = {}
+        self._waiting: list[asyncio.Event] = []
+
+    def begin(self, local: Local, *, alone: bool) -> None:
+        """What this machine's files say, before anything else is heard; `alone`: nothing else will be."""
+        self._view = ReaderView(synced=True) if alone else self._view
+        self._take_local(local)
+        if alone:
+            self._install(Held(self._view, self._advanced(self._view), Origin.FILES))
+
+    async def reload(self, local: Local) -> None:
+        """Serves what the files say now; returns when that is done, or when there is nothing yet to serve it with."""
+        self._take_local(local)
+        if not self.held.serving.ready:
+            return
+        served = asyncio.Event()
+        self._waiting.append(served)
+        self._dirty.set()
+        await served.wait()
+
+    def _take_local(self, local: Local) -> None:
+        self._zones = {origin: zone.data for origin, zone in local.zones.items()}
+        if local.view is not None:
+            self._view = local.view
+
+    def _advanced(self, view: ReaderView) -> Serving:
+        serving = self.held.serving.advance(view.catalog, without(view.services, self._lost), self._zones)
+        self._prepare(serving)
+        return serving
 
     def restore(self, view: ReaderView, written_s: float, problems: Iterable[str]) -> None:
         """Serves a snapshot from disk, until something live arrives."""
         self._view = view
         self._confirmed_s = written_s
         self._complain(problems)
-        self._install(Held(view, self._lay_out(Serving(), view, view.services), Origin.SNAPSHOT))
-
-    def _lay_out(self, before: Serving, view: ReaderView, services: Mapping[str, ServiceView]) -> Serving:
-        serving = before.advance(view.catalog, services)
-        self._prepare(serving)
-        return serving
+        self._install(Held(view, self._advanced(view), Origin.SNAPSHOT))
 
     async def take(self, update: discovery_pb2.Update) -> None:
         """Folds one update from a control plane; it is served a moment later."""
@@ -96,14 +123,17 @@ class Holder:
             await asyncio.sleep(REBUILD_COALESCE_S)
             self._dirty.clear()
             view = self._view
+            waiting, self._waiting = self._waiting, []
             try:
-                services = without(view.services, self._lost)
-                serving = await asyncio.to_thread(self._lay_out, self.held.serving, view, services)
+                serving = await asyncio.to_thread(self._advanced, view)
             except Exception:
                 # A bug of ours met this state: what is served stays, and the next update is another chance.
                 self._counters.bugs += 1
-                log.exception("cannot serve what the control plane sent; the state before stays")
+                log.exception("cannot serve what was sent or read; the state before stays")
                 continue
+            finally:
+                for served in waiting:
+                    served.set()
             self._install(Held(view, serving, Origin.LIVE if self._live_synced else self.held.origin))
 
     def lose(self, lost: frozenset[str]) -> None:

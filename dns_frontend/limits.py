@@ -21,6 +21,10 @@ EXTRAS_MAX: Final = 32
 ZONE_TEXT_MAX_CHARS: Final = 64_000_000  # with all files that it includes
 INCLUDE_DEPTH_MAX: Final = 8
 INCLUDES_MAX: Final = 1000
+ZONES_SHOWN_MAX: Final = 10_000  # in one answer of the control port
+# Transfers (RFC 5936)
+TRANSFERS_MAX: Final = 8  # at a time
+TRANSFER_MESSAGE_OCTETS: Final = 16_000  # compression pointers reach so far
 
 # UDP
 DATAGRAM_MAX_OCTETS: Final = 4096  # longer queries do not exist

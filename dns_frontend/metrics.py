@@ -36,6 +36,7 @@ class Counters:
         self.destinations: dict[tuple[str, str], int] = {}  # (locality, datacenter)
         self.demand: dict[tuple[str, str], int] = {}  # (service, locality), since `take_demand`
         self.truncated = 0
+        self.transfers = 0
         self.bugs = 0
         self.send_failures = 0
         self.tcp_refused = 0
@@ -107,6 +108,7 @@ class FrontendCollector(Collector):
         counters = self._counters
         for name, text, value in (
             ("truncated", "Answers that did not fit and had TC set.", counters.truncated),
+            ("transfers", "Whole zones that were sent.", counters.transfers),
             ("bugs", "Messages answered SERVFAIL because of an error in this program.", counters.bugs),
             ("send_failures", "Answers that the kernel did not take.", counters.send_failures),
             ("tcp_refused", "TCP connections closed at once because one prefix has too many.", counters.tcp_refused),

@@ -84,7 +84,7 @@ class Prober:
         for view in self._views().values():
             if view.service is not None and view.service.dns_names:
                 for datacenter, members in view.serving.items():
-                    by_datacenter.setdefault(datacenter, []).extend(members)
+                    by_datacenter.setdefault(datacenter, []).extend(one for one in members if one.port)
         return [
             endpoint
             for members in by_datacenter.values()

@@ -17,20 +17,18 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from bns.transport import Tls, add_port, server_options
 from dns_frontend.control_port import DnsFrontendServicer
 from dns_frontend.holder import Held, Holder, Origin
+from dns_frontend.local import NO_FILES, Files, Local, load_files, load_first, served_zones
 from dns_frontend.metrics import Counters, FrontendCollector
 from dns_frontend.native import NoDataPlaneError, load_library
 from dns_frontend.plane import DataPlane
 from dns_frontend.prober import Prober
 from dns_frontend.reporter import DemandReporter
-from dns_frontend.responder.respond import Responder
+from dns_frontend.responder.respond import Network, Responder
 from dns_frontend.snapshot import SnapshotError, SnapshotWriter, load
 from dns_frontend.sockets import Listening, listen, raise_file_limit
 from dns_frontend.subscriber import Subscriber, Upstream
-from dns_frontend.table.serving import Serving
 from dns_frontend.tcp import TcpServer
 from dns_frontend.udp import UdpListener
-from dns_frontend.zone.name import to_text
-from dns_frontend.zone.records import soa_serial
 from gslb.ops.http import OpsServer
 from gslb.v1 import dns_pb2_grpc
 from gslb.wire.reader import ReaderView
@@ -39,6 +37,7 @@ log = logging.getLogger(__name__)
 
 _EXPLAIN_GRACE_S = 0.5
 _STATUS_ROWS = 200
+_WARNINGS_LOGGED = 20  # of one zone
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +45,7 @@ class Settings:
     """What the command line says."""
 
     name: str
-    control: tuple[str, ...]
+    control: tuple[str, ...]  # empty: this machine's files say everything
     listen: tuple[str, ...]
     grpc: str | None = None
     http: str | None = None
@@ -54,6 +53,9 @@ class Settings:
     default_locality: str = ""
     tls: Tls | None = None
     threads: int = 0  # of the data plane, for each address; 0: the reference answers everything
+    files: Files = NO_FILES
+    bns_zones: tuple[bytes, ...] = ()  # origins, in lower case
+    transfer: tuple[Network, ...] = ()  # who may have whole zones
 
 
 @dataclass(slots=True)
@@ -72,10 +74,13 @@ class Frontend:
         self._settings = settings
         rng = random.Random()
         self.counters = Counters()
-        self._responder = Responder(self.counters, settings.default_locality)
+        self._responder = Responder(self.counters, settings.default_locality, settings.transfer)
         self._writer = SnapshotWriter(settings.snapshot) if settings.snapshot else None
         self.plane, self.why_no_plane = self._data_plane()
-        self.holder = Holder(self.counters, self._changed, self.plane.advance if self.plane else lambda _: None)
+        prepare = self.plane.advance if self.plane else lambda _: None
+        self.holder = Holder(self.counters, self._changed, prepare, settings.bns_zones)
+        self.local = Local()
+        self._reloading = asyncio.Lock()
         upstream = Upstream(settings.name, settings.control, settings.tls, settings.default_locality)
         self.subscriber = Subscriber(
             upstream,
@@ -95,6 +100,7 @@ class Frontend:
         self._udp: list[UdpListener] = []
         self._grpc: grpc.aio.Server | None = None
         self._ops: OpsServer | None = None
+        self._reloads: set[asyncio.Task[Local]] = set()
         self._stopping = asyncio.Event()
         self._begin_s = time.monotonic()
         self.addresses = Addresses()
@@ -102,7 +108,11 @@ class Frontend:
     async def start(self) -> None:
         """Binds every port. Raises FrontendError, BnsError or OpsListenError, each one clear line."""
         raise_file_limit()
-        self._restore()
+        self.local = await asyncio.to_thread(load_first, self._settings.files)
+        self._warn(self.local)
+        self.holder.begin(self.local, alone=not self._settings.control)
+        if self._settings.control:
+            self._restore()
         listening = [listen(address, max(1, self.threads)) for address in self._settings.listen]
         for each in listening:
             await self._listen(each)
@@ -111,7 +121,7 @@ class Frontend:
         if self._settings.grpc:
             server = grpc.aio.server(options=server_options())
             self.addresses.grpc = add_port(server, self._settings.grpc, self._settings.tls)
-            servicer = DnsFrontendServicer(lambda: self.holder.held, self._settings.default_locality)
+            servicer = DnsFrontendServicer(lambda: self.holder.held, self._settings.default_locality, self.reload)
             dns_pb2_grpc.add_DnsFrontendServicer_to_server(servicer, server)
             await server.start()
             self._grpc = server
@@ -129,7 +139,9 @@ class Frontend:
 
     async def run(self) -> None:
         """Serves until `stop`; then closes everything, the newest state on disk."""
-        jobs = [self.holder.run(), self.subscriber.run(), self._reporter.run(), self.prober.run()]
+        jobs = [self.holder.run(), self.prober.run()]
+        if self._settings.control:
+            jobs += [self.subscriber.run(), self._reporter.run()]
         if self._writer is not None:
             jobs.append(self._writer.run())
         if self.plane is not None:
@@ -153,6 +165,28 @@ class Frontend:
         if not task.cancelled():
             log.error("a part of the frontend broke: %s", task.exception())
             self.stop()
+
+    async def reload(self) -> Local:
+        """Reads this machine's files anew and serves what they say; what is bad in them stays as it was."""
+        async with self._reloading:
+            self.local = await asyncio.to_thread(load_files, self._settings.files, self.local)
+            self._warn(self.local)
+            await self.holder.reload(self.local)
+            log.info("read %d zones from files; %d problems", len(self.local.zones), len(self.local.problems))
+            return self.local
+
+    def reload_soon(self) -> None:
+        """The same without waiting for it; from the event loop (SIGHUP)."""
+        task = asyncio.create_task(self.reload())
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
+
+    def _warn(self, local: Local) -> None:
+        for problem in local.problems:
+            log.warning("%s; what was served before is served on", problem)
+        for zone in local.zones.values():
+            for warning in zone.warnings[:_WARNINGS_LOGGED]:
+                log.info("%s", warning)
 
     def stop(self) -> None:
         """Ends `run`; from the event loop."""
@@ -287,6 +321,11 @@ class Frontend:
             ),
         }
 
+    def _control(self) -> str:
+        if not self._settings.control:
+            return "none: this machine's files say everything"
+        return self.subscriber.address or f"none of {', '.join(self._settings.control)} answers"
+
     def _status(self) -> Mapping[str, object]:
         held = self.holder.held
         return {
@@ -294,27 +333,18 @@ class Frontend:
             "name": self._settings.name,
             "up_s": time.monotonic() - self._begin_s,
             "listening": {"dns": self.addresses.dns, "grpc": self.addresses.grpc, "http": self.addresses.http},
-            "control plane": self.subscriber.address or f"none of {', '.join(self._settings.control)} answers",
+            "control plane": self._control(),
             "source": held.origin.value,
             "datacenters that do not answer": ", ".join(sorted(self.prober.absence.lost)) or "none",
             "age_s": self.holder.age_s,
             "snapshot": str(self._settings.snapshot or "none"),
-            "problems": list(held.serving.problems[:100]),
-            "zones": _zones(held.serving),
+            "problems": [*self.local.problems, *held.serving.problems][:100],
+            "zones": [
+                {"zone": zone.origin, "serial": zone.serial, "from": zone.source, "names": zone.names}
+                for zone in served_zones(held.serving, self.local)[:_STATUS_ROWS]
+            ],
             "services": _services(held.view),
         }
-
-
-def _zones(serving: Serving) -> list[dict[str, object]]:
-    zones = sorted(serving.table.zones.values(), key=lambda zone: zone.origin)
-    return [
-        {
-            "zone": to_text(zone.origin),
-            "serial": soa_serial(zone.soa),
-            "from": "a service's name" if zone.synthetic else "the catalog",
-        }
-        for zone in zones[:_STATUS_ROWS]
-    ]
 
 
 def _services(view: ReaderView) -> list[dict[str, object]]:

@@ -12,7 +12,7 @@ from dns_frontend.limits import (
     TCP_MESSAGE_S,
     TCP_WRITE_BUFFER_OCTETS,
 )
-from dns_frontend.metrics import Counters, Transport
+from dns_frontend.metrics import Counters
 from dns_frontend.responder.locate import Source
 from dns_frontend.responder.respond import Responder
 from dns_frontend.sockets import Listening, source_parts
@@ -94,7 +94,7 @@ class TcpServer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, source: Source) -> None:
         """One connection until its client closes it or breaks a limit."""
-        served = 0
+        sent = 0
         while True:
             try:
                 async with asyncio.timeout(TCP_IDLE_S):
@@ -104,16 +104,16 @@ class TcpServer:
                 return
             async with asyncio.timeout(TCP_MESSAGE_S):
                 packet = await reader.readexactly(int.from_bytes(head, "big"))
-            answer = self._responder.respond(packet, source, Transport.TCP)
-            if answer is not None:
-                writer.write(len(answer).to_bytes(_LENGTH_OCTETS, "big") + answer)
-                async with asyncio.timeout(TCP_MESSAGE_S):
-                    await writer.drain()
+            # Closed by itself when the client goes in the middle of a transfer.
+            with contextlib.closing(self._responder.stream(packet, source)) as answers:
+                for answer in answers:
+                    writer.write(len(answer).to_bytes(_LENGTH_OCTETS, "big") + answer)
+                    async with asyncio.timeout(TCP_MESSAGE_S):
+                        await writer.drain()
+                    if (sent := sent + 1) % _BURST == 0:
+                        await asyncio.sleep(0)
             if writer in self._idle:
                 self._idle.move_to_end(writer)
-            served += 1
-            if served % _BURST == 0:
-                await asyncio.sleep(0)
 
     async def _finish(self, writer: asyncio.StreamWriter) -> None:
         """The client has sent its last query: let the answers that are still under way reach it."""

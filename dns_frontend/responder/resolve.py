@@ -12,7 +12,7 @@ from dns_frontend.responder.locate import Located, Source, locate
 from dns_frontend.responder.message import Query
 from dns_frontend.table.model import Node, OwnedRRset
 from dns_frontend.table.serving import Serving
-from dns_frontend.table.steering import rotated
+from dns_frontend.table.steering import KEY_BITS, rotated
 from dns_frontend.zone.name import NAME_MAX_OCTETS, WILDCARD
 from dns_frontend.zone.records import RRset
 from dns_frontend.zone.rtype import ADDRESS_TYPES, CLASS_IN, META_TYPES, Rcode, RType
@@ -105,6 +105,8 @@ class _Walk:
             return self._refer(above, node)
         if (dname := node.rrsets.get(RType.DNAME)) is not None:
             return self._redirect(above, dname)
+        if node.bns:
+            return self._task(above, node)
         wildcard = self._serving.table.nodes.get(WILDCARD + above)
         if wildcard is not None:
             return self._data(wildcard)
@@ -147,6 +149,26 @@ class _Walk:
         reply.scope = client.scope_of(steered)
         rrset = RRset(query.rtype, service.ttl_s, rotated(steered.rdatas, query.id))
         reply.answer.append(OwnedRRset(self._name, rrset))
+        return False
+
+    def _task(self, above: bytes, node: Node) -> bool:
+        """A name of BNS: a task's addresses, or where a job's port is to be found."""
+        client = self._client()
+        found = self._serving.bns.find(
+            self._serving.services, self._key[: -len(above)], self._name[-len(above) :], client.key
+        )
+        if found is None:
+            self._reply.rcode = Rcode.NXDOMAIN
+            return self._negative(node)
+        rrset = found.rrsets.get(self._query.rtype)
+        if rrset is None:
+            return self._negative(node)
+        reply = self._reply
+        reply.authoritative = True
+        reply.answer.append(OwnedRRset(self._name, rrset))
+        reply.extras = found.extras
+        if found.by_key and client.told:
+            reply.scope = KEY_BITS[client.version]
         return False
 
     def _client(self) -> Located:

@@ -1,19 +1,25 @@
 """Octets in, octets out, for one message: never an exception, whatever comes in."""
 
 import logging
+from collections.abc import Generator, Iterator, Sequence
+from ipaddress import IPv4Network, IPv6Network
 from typing import Final
 
-from dns_frontend.limits import TCP_MESSAGE_MAX_OCTETS, UDP_PAYLOAD_MAX_OCTETS, UDP_PAYLOAD_MIN_OCTETS
+from dns_frontend.limits import TCP_MESSAGE_MAX_OCTETS, TRANSFERS_MAX, UDP_PAYLOAD_MAX_OCTETS, UDP_PAYLOAD_MIN_OCTETS
 from dns_frontend.metrics import Counters, Transport
 from dns_frontend.responder.edns import opt_record
 from dns_frontend.responder.locate import Source
 from dns_frontend.responder.message import QR, RD, BadQueryError, Query, is_query, parse_query
 from dns_frontend.responder.resolve import Asker, Reply, resolve
+from dns_frontend.responder.transfer import TRANSFER_TYPES, is_current, messages, only_soa
 from dns_frontend.responder.writer import Writer, header_only
 from dns_frontend.table.serving import Serving
-from dns_frontend.zone.rtype import Rcode
+from dns_frontend.zone.records import ZoneData
+from dns_frontend.zone.rtype import CLASS_IN, Rcode
 
 log = logging.getLogger(__name__)
+
+Network = IPv4Network | IPv6Network
 
 AA: Final = 0x0400
 TC: Final = 0x0200
@@ -23,10 +29,12 @@ _ECHOED: Final = 0x7800 | RD  # opcode and RD come back as they were
 class Responder:
     """Answers messages from `serving`, which may be replaced between any two of them."""
 
-    def __init__(self, counters: Counters, default_locality: str = "") -> None:
+    def __init__(self, counters: Counters, default_locality: str = "", transfer: Sequence[Network] = ()) -> None:
         self.serving = Serving()
         self._counters = counters
         self._default_locality = default_locality
+        self._transfer = transfer  # who may have whole zones
+        self._transfers = 0
 
     def respond(self, packet: bytes, source: Source, transport: Transport) -> bytes | None:
         """The answer to one message; None: say nothing."""
@@ -43,6 +51,50 @@ class Responder:
                     "cannot answer a message of %d octets (logged once, see gslb_dns_bugs_total)", len(packet)
                 )
             return self._short(packet, Rcode.SERVFAIL, transport)
+
+    def stream(self, packet: bytes, source: Source) -> Generator[bytes, None, None]:
+        """The answers to one message over TCP: one, or as many as a transfer takes; none: say nothing."""
+        if is_query(packet) and (zone := self._wanted(packet, source)) is not None:
+            yield from self._whole(packet, zone)
+            return
+        answer = self.respond(packet, source, Transport.TCP)
+        if answer is not None:
+            yield answer
+
+    def _wanted(self, packet: bytes, source: Source) -> tuple[Query, ZoneData] | None:
+        """The zone whose transfer is asked for, if it may be had; otherwise `respond` refuses."""
+        if not self._transfer or self._transfers >= TRANSFERS_MAX:
+            return None
+        try:
+            query = parse_query(packet)
+        except BadQueryError:
+            return None
+        if query.rtype not in TRANSFER_TYPES or query.rclass != CLASS_IN or not self._allowed(source):
+            return None
+        if query.edns is not None and (query.edns.version or query.edns.malformed):
+            return None
+        zone = self.serving.table.zones.get(query.key)
+        return (query, zone.static) if zone is not None and zone.static is not None else None
+
+    def _allowed(self, source: Source) -> bool:
+        return any(
+            network.version == source.version
+            and int(network.network_address) <= source.value <= int(network.broadcast_address)
+            for network in self._transfer
+        )
+
+    def _whole(self, packet: bytes, wanted: tuple[Query, ZoneData]) -> Iterator[bytes]:
+        query, data = wanted
+        self._counters.answered(Transport.TCP, Rcode.NOERROR)
+        if is_current(packet, query, data):
+            yield only_soa(query, data)
+            return
+        self._counters.transfers += 1
+        self._transfers += 1
+        try:
+            yield from messages(query, data)
+        finally:
+            self._transfers -= 1
 
     def _short(self, packet: bytes, rcode: int, transport: Transport) -> bytes:
         self._counters.answered(transport, rcode)

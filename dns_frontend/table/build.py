@@ -10,6 +10,7 @@ Rules where the two meet:
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from dns_frontend.table.bns import BNS_LABEL
 from dns_frontend.table.extras import extras_of
 from dns_frontend.table.model import Node, OwnedRRset, Table, Zone
 from dns_frontend.zone.lint import hidden_by, is_cut
@@ -28,18 +29,29 @@ class _Draft:
     problems: list[str] = field(default_factory=list)
 
 
-def build_table(zones: Iterable[ZoneData], dns_names: Mapping[str, Iterable[str]]) -> Table:
-    """The table of these zones and of `dns_names` (service -> its names). Equal input gives an equal table."""
+def build_table(
+    zones: Iterable[ZoneData], dns_names: Mapping[str, Iterable[str]], bns_origins: Collection[bytes] = ()
+) -> Table:
+    """The table of these zones and of `dns_names` (service -> its names). Equal input gives an equal table.
+
+    Below each of `bns_origins` tasks have names.
+    """
     draft = _Draft()
     steered = _steered_names(dns_names, draft.problems)
     by_origin = {zone.origin: zone for zone in zones}
     made_up = _uncovered(steered, by_origin)
     everything = {**by_origin, **{origin: synthetic_zone(origin) for origin in made_up}}
     # Shorter origins first: a child zone comes after its parent and takes its names over.
+    alive = {*bns_origins, *(_zone_of(name, everything) for name in steered)}
     for origin in sorted(everything, key=len):
-        _add_zone(draft, everything[origin], everything, steered, synthetic=origin in made_up)
+        data = everything[origin]
+        static = None if origin in alive else data
+        zone = Zone(origin, data.soa, data.negative_soa, origin in made_up, static)
+        _add_zone(draft, zone, data, everything, steered)
     for origin in everything:
         _add_parent(draft, origin, everything)
+    for origin in bns_origins:
+        _add_bns(draft, origin)
     for name, service in steered.items():
         _add_service(draft, name, service)
     return Table(draft.nodes, draft.parents, draft.zones, tuple(draft.problems))
@@ -80,9 +92,8 @@ def _zone_of(name: bytes | None, origins: Mapping[bytes, object] | set[bytes]) -
 
 
 def _add_zone(
-    draft: _Draft, data: ZoneData, everything: Mapping[bytes, ZoneData], steered: Collection[bytes], *, synthetic: bool
+    draft: _Draft, zone: Zone, data: ZoneData, everything: Mapping[bytes, ZoneData], steered: Collection[bytes]
 ) -> None:
-    zone = Zone(data.origin, data.soa, data.negative_soa, synthetic)
     draft.zones[data.origin] = zone
     for name in sorted(data.nodes, key=len):
         rrsets = data.nodes[name]
@@ -155,6 +166,22 @@ def _add_service(draft: _Draft, name: bytes, service: str) -> None:
     for key in shadowed:
         del rrsets[key]
     _put(draft, name, Node(draft.zones[origin], rrsets, service, extras=known.extras if known else {}))
+
+
+def _add_bns(draft: _Draft, origin: bytes) -> None:
+    """The node below which tasks have names."""
+    name = BNS_LABEL + origin
+    shown = to_text(name)
+    zone = draft.zones.get(origin)
+    known = draft.nodes.get(name)
+    if zone is None or zone.synthetic:
+        draft.problems.append(f"names of tasks below {shown}: no zone {to_text(origin)} is served: make one")
+    elif known is None and _hidden_in(draft, name) is not None:
+        draft.problems.append(f"names of tasks below {shown}: it is hidden by a delegation or DNAME; remove that")
+    elif known is not None and (known.zone is not zone or known.cut or RType.DNAME in known.rrsets):
+        draft.problems.append(f"names of tasks below {shown}: it is delegated or redirected; remove that")
+    else:
+        _put(draft, name, Node(zone, known.rrsets if known else {}, bns=True))
 
 
 def _hidden_in(draft: _Draft, name: bytes) -> bytes | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from dns_frontend.zone.name import parent_of
-from dns_frontend.zone.records import RRset, RRsets
+from dns_frontend.zone.records import RRset, RRsets, ZoneData
 
 
 class OwnedRRset(NamedTuple):
@@ -27,6 +27,8 @@ class Zone:
     soa: RRset
     negative_soa: RRset
     synthetic: bool = False  # made up around a service's name that no zone of the catalog covers
+    # All records of a zone that has no other names than these, for transfers; None: a plan or BNS answers for some.
+    static: ZoneData | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,6 +38,7 @@ class Node:
     zone: Zone
     rrsets: RRsets = field(default_factory=dict)
     service: str = ""  # A and AAAA come from this service's plan
+    bns: bool = False  # tasks have names below: see dns_frontend.table.bns
     cut: bool = False  # a delegation: the records are NS, DS and nothing else to speak of
     glue: tuple[OwnedRRset, ...] = ()  # addresses of the delegation's servers, as far as they are in the zone
     # By type of an answer: what goes along with it if there is room, addresses of the targets that it names.

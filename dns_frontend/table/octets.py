@@ -112,7 +112,7 @@ def _flags(name: bytes, node: Node, *, ask_ds: bool) -> int:
     flags = 0
     if node.cut or rooted:
         flags |= _ASK | _ASK_BELOW
-    if RType.DNAME in node.rrsets:
+    if RType.DNAME in node.rrsets or node.bns:
         flags |= _ASK_BELOW
     if ask_ds:
         flags |= _ASK_DS

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from dns_frontend.table.bns import BnsIndex
 from dns_frontend.table.build import build_table
 from dns_frontend.table.model import Table
 from dns_frontend.table.steering import SteeredService, prepare
@@ -16,11 +17,16 @@ from gslb.steer.view import ServiceView
 
 
 class KeptZone(NamedTuple):
-    """A zone's text as it was last seen, what is served for it, and what is wrong with the text if it is not that."""
+    """A zone's text as it was last seen, what was made of it, and what is wrong with it."""
 
     text: str
     data: ZoneData | None  # the last good one
-    problem: str
+    refusal: str = ""  # of the text, when `data` is not that text's
+    hidden: str = ""  # why the zone is not served whatever it says
+
+    @property
+    def problem(self) -> str:
+        return self.hidden or self.refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +40,9 @@ class Serving:
     catalog: Catalog = field(default_factory=Catalog)
     zones: Mapping[str, KeptZone] = field(default_factory=dict)  # by name in the catalog
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # DNS names by service
+    local: Mapping[bytes, ZoneData] = field(default_factory=dict)  # zones of this machine's own files, by origin
+    bns_origins: tuple[bytes, ...] = ()  # zones below which tasks have names
+    bns: BnsIndex = field(default_factory=BnsIndex)
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -41,60 +50,76 @@ class Serving:
         bad = tuple(kept.problem for kept in self.zones.values() if kept.problem)
         return bad + self.table.problems + self.cidrs.problems
 
-    def advance(self, catalog: Catalog, services: Mapping[str, ServiceView]) -> "Serving":
-        """What to serve next; only what changed is built anew.
+    def advance(
+        self,
+        catalog: Catalog,
+        services: Mapping[str, ServiceView],
+        local: Mapping[bytes, ZoneData] | None = None,
+    ) -> "Serving":
+        """What to serve next; only what changed is built anew. `local`: None leaves the zones of local files.
 
         A zone whose text has become bad is served as it was, and `problems` says why (invariant 8).
         """
-        zones = _zones(self.zones, catalog.zones)
+        local = self.local if local is None else local
+        zones = _zones(self.zones, catalog.zones, local)
         names = {name: view.service.dns_names for name, view in services.items() if view.service}
-        same_table = self.ready and names == self.names and _data(zones) == _data(self.zones)
+        data = [*local.values(), *_data(zones)]
+        same_table = self.ready and names == self.names and data == [*self.local.values(), *_data(self.zones)]
         same_map = self.ready and catalog.areas == self.catalog.areas
         same_places = catalog.datacenters == self.catalog.datacenters and catalog.areas == self.catalog.areas
+        prepared = _prepared(self.services if same_places else {}, services, catalog, with_bns=bool(self.bns_origins))
         return Serving(
             ready=True,
-            table=self.table if same_table else build_table(_data(zones), names),
-            services=_prepared(self.services if same_places else {}, services, catalog),
+            table=self.table if same_table else build_table(data, names, self.bns_origins),
+            services=prepared,
             cidrs=self.cidrs if same_map else CidrMap.build(catalog.areas.values()),
             catalog=catalog,
             zones=zones,
             names=names,
+            local=local,
+            bns_origins=self.bns_origins,
+            bns=self.bns.advance({name: service.jobs for name, service in prepared.items() if service.jobs}),
         )
 
 
 def _data(zones: Mapping[str, KeptZone]) -> list[ZoneData]:
-    return [kept.data for kept in zones.values() if kept.data is not None]
+    return [kept.data for kept in zones.values() if kept.data is not None and not kept.hidden]
 
 
 def _prepared(
-    known: Mapping[str, SteeredService], services: Mapping[str, ServiceView], catalog: Catalog
+    known: Mapping[str, SteeredService], services: Mapping[str, ServiceView], catalog: Catalog, *, with_bns: bool
 ) -> dict[str, SteeredService]:
-    """Every service with a DNS name, laid out; those whose view is the same object are kept."""
+    """Every service that is served by name, laid out; those whose view is the same object are kept."""
     prepared: dict[str, SteeredService] = {}
     for name, view in services.items():
-        if view.service is None or not view.service.dns_names:
+        if view.service is None or not (view.service.dns_names or with_bns):
             continue
         old = known.get(name)
-        prepared[name] = old if old is not None and old.view is view else prepare(view, catalog)
+        prepared[name] = old if old is not None and old.view is view else prepare(view, catalog, with_bns=with_bns)
     return prepared
 
 
-def _zones(known: Mapping[str, KeptZone], resources: Mapping[str, ZoneResource]) -> dict[str, KeptZone]:
+def _zones(
+    known: Mapping[str, KeptZone], resources: Mapping[str, ZoneResource], local: Mapping[bytes, ZoneData]
+) -> dict[str, KeptZone]:
     kept: dict[str, KeptZone] = {}
     origins: dict[bytes, str] = {}
     for name in sorted(resources):
         zone = _parsed(known.get(name), name, resources[name].records)
-        if zone.data is not None and (other := origins.setdefault(zone.data.origin, name)) != name:
-            zone = KeptZone(zone.text, None, f"zone {name!r} is the same as zone {other!r}: delete one of them")
+        origin = zone.data.origin if zone.data is not None else None
+        if origin in local:
+            zone = zone._replace(hidden=f"zone {name!r} is served from this machine's file, not from the catalog")
+        elif origin is not None and (other := origins.setdefault(origin, name)) != name:
+            zone = zone._replace(hidden=f"zone {name!r} is the same as zone {other!r}: delete one of them")
         kept[name] = zone
     return kept
 
 
 def _parsed(old: KeptZone | None, name: str, text: str) -> KeptZone:
     if old is not None and old.text == text:
-        return old
+        return old._replace(hidden="")
     try:
-        return KeptZone(text, parse_zone(name, text), "")
+        return KeptZone(text, parse_zone(name, text))
     except BadZoneError as error:
         served = "; the zone is served as it was" if old is not None and old.data is not None else ""
         return KeptZone(text, old.data if old else None, f"zone {name!r} is refused: {error}{served}")

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from dns_frontend.table.bns import Job, jobs_of
 from dns_frontend.zone.rtype import RType
 from gslb.model import limits
 from gslb.model.endpoint import ServiceEndpoint
@@ -61,6 +62,7 @@ class SteeredService:
     ttl_s: int
     addresses_per_answer: int
     families: Mapping[int, _Family]  # by record type; absent: no endpoint has such an address
+    jobs: Mapping[bytes, Job] = field(default_factory=dict)  # for names of tasks, when those are served
 
     def steer(self, rtype: int, locality: str, key: bytes) -> Steered | None:
         """The addresses of type `rtype` for a client; None when no endpoint of the service has one.
@@ -104,8 +106,8 @@ class SteeredService:
         return family is not None and family.view.panic
 
 
-def prepare(view: ServiceView, catalog: Catalog) -> SteeredService:
-    """Lays out a service for answering; O(its endpoints)."""
+def prepare(view: ServiceView, catalog: Catalog, *, with_bns: bool = False) -> SteeredService:
+    """Lays out a service for answering; O(its endpoints). `with_bns`: its tasks have names of their own."""
     service = view.service
     families = {
         rtype: family for rtype, version in _VERSION_OF.items() if (family := _family(view, version)) is not None
@@ -116,6 +118,7 @@ def prepare(view: ServiceView, catalog: Catalog) -> SteeredService:
         service.ttl_s if service else limits.TTL_DEFAULT_S,
         service.addresses_per_answer if service else limits.ADDRESSES_PER_ANSWER_DEFAULT,
         families,
+        jobs_of(view) if with_bns else {},
     )
 
 

@@ -34,6 +34,11 @@ class DnsFrontendStub(object):
         Args:
             channel: A grpc.Channel.
         """
+        self.Reload = channel.unary_unary(
+                '/gslb.v1.DnsFrontend/Reload',
+                request_serializer=gslb_dot_v1_dot_dns__pb2.ReloadRequest.SerializeToString,
+                response_deserializer=gslb_dot_v1_dot_dns__pb2.ReloadResponse.FromString,
+                _registered_method=True)
         self.Explain = channel.unary_unary(
                 '/gslb.v1.DnsFrontend/Explain',
                 request_serializer=gslb_dot_v1_dot_dns__pb2.ExplainDnsRequest.SerializeToString,
@@ -44,6 +49,13 @@ class DnsFrontendStub(object):
 class DnsFrontendServicer(object):
     """Missing associated documentation comment in .proto file."""
 
+    def Reload(self, request, context):
+        """Reads the files of --zone and --config anew; returns when what they say is served.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Explain(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -53,6 +65,11 @@ class DnsFrontendServicer(object):
 
 def add_DnsFrontendServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'Reload': grpc.unary_unary_rpc_method_handler(
+                    servicer.Reload,
+                    request_deserializer=gslb_dot_v1_dot_dns__pb2.ReloadRequest.FromString,
+                    response_serializer=gslb_dot_v1_dot_dns__pb2.ReloadResponse.SerializeToString,
+            ),
             'Explain': grpc.unary_unary_rpc_method_handler(
                     servicer.Explain,
                     request_deserializer=gslb_dot_v1_dot_dns__pb2.ExplainDnsRequest.FromString,
@@ -68,6 +85,33 @@ def add_DnsFrontendServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class DnsFrontend(object):
     """Missing associated documentation comment in .proto file."""
+
+    @staticmethod
+    def Reload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gslb.v1.DnsFrontend/Reload',
+            gslb_dot_v1_dot_dns__pb2.ReloadRequest.SerializeToString,
+            gslb_dot_v1_dot_dns__pb2.ReloadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def Explain(request,

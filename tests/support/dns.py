@@ -301,18 +301,24 @@ async def running(
     default_locality: str = "",
     name: str = "dns-test",
     threads: int = 0,
+    alone: bool = False,
+    **more,
 ) -> AsyncIterator[Frontend]:
-    """A whole frontend in this process, on real sockets; with `threads`, the data plane answers over UDP."""
+    """A whole frontend in this process, on real sockets; with `threads`, the data plane answers over UDP.
+
+    `alone`: without a control plane; `more`: other settings.
+    """
     frontend = Frontend(
         Settings(
             name=name,
-            control=control or ("127.0.0.1:1",),
+            control=() if alone else control or ("127.0.0.1:1",),
             listen=listen,
             grpc="127.0.0.1:0",
             http="127.0.0.1:0",
             snapshot=snapshot,
             default_locality=default_locality,
             threads=threads,
+            **more,
         )
     )
     await frontend.start()
