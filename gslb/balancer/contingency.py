@@ -8,13 +8,11 @@ needs nobody's leave. It is the program of `gslb.balancer.assignment` with an en
     subject to  sum_k y[l,k] = demand[l] * share[l,d],  y[l,d] = 0
 
 What is lost can go to any survivor that has room, so no survivor passes 100 % while their capacity suffices; when it does
-not, every capacity is multiplied so that the overload is equal (`level`). The cheapest pair of locality and survivor comes
-first, and each survivor gets dearer as it fills: within 1 % of the optimum [measured: tests/unit/test_balancer_contingency.py],
-and a service's programs take a millisecond, where as many calls of an engine would take longer than the plan itself.
+not, every capacity is multiplied so that the overload is equal (`level`). All losses of a service are filled up at once
+(`gslb.balancer.filling`): within 1 % of the optimum [measured: tests/unit/test_balancer_contingency.py], in a millisecond or
+two, where as many calls of an engine would take longer than the plan itself.
 """
 
-import heapq
-from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -23,17 +21,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gslb.balancer.assignment import Matrix, floored
-from gslb.balancer.congestion import BRINK_SEGMENTS, GENTLE_SEGMENTS, RISE_SEGMENTS, curve
+from gslb.balancer.congestion import curve
+from gslb.balancer.filling import Lost, fill
 from gslb.balancer.solver import Vector
+from gslb.balancer.transport import Pairs
 from gslb.model import limits
 from gslb.model.plan import Plan, Shares
 
 Flags = NDArray[np.bool_]
 Contingencies = Mapping[str, Mapping[str, Shares]]  # lost datacenter -> locality -> where that part goes
 
-# Phi' in ten steps, four of the plan's own each: fewer are faster, and a contingency is for minutes.
-SEGMENTS_A_STEP: Final = 4
-STEPS: Final = (RISE_SEGMENTS + BRINK_SEGMENTS) // SEGMENTS_A_STEP
 # The contingency in force is kept while no request would win more by another: what is published stays quiet.
 HOLD_GAIN_MS: Final = 50.0
 # And another one that differs by less than this in every part is no news.
@@ -100,24 +97,6 @@ class Placed:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Curve:
-    """Phi' in coarse steps: `price_ms[i]` holds up to `edge[i]` of the capacity; the last edge is 1."""
-
-    edge: tuple[float, ...]
-    price_ms: tuple[float, ...]
-
-    @classmethod
-    def of(cls, max_utilization: float) -> "_Curve":
-        fine = curve(max_utilization)
-        filled = np.cumsum(fine.width[:-1]).tolist()
-        firsts = range(GENTLE_SEGMENTS, len(filled), SEGMENTS_A_STEP)
-        return cls(
-            (*(filled[first - 1] for first in firsts), 1.0),
-            (float(fine.price_ms[GENTLE_SEGMENTS]) / 2, *(float(fine.price_ms[first]) for first in firsts)),
-        )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class _Losses:
     """All losses of a service at once. R pairs (locality, its lost datacenter), sorted by the latter; D datacenters."""
 
@@ -150,15 +129,15 @@ def solve(placed: Placed, published: Plan | None) -> dict[str, dict[str, dict[st
     losses_ = _losses(placed)
     if losses_ is None:
         return {}
-    curve = _Curve.of(placed.max_utilization)
     parts = _published(losses_, placed, published.contingencies if published else {})
-    fits, good = _judged(losses_, parts, curve)
-    starts = np.flatnonzero(np.diff(losses_.column, prepend=-1)).tolist()
-    for start, end in zip(starts, [*starts[1:], len(losses_.column)], strict=True):
-        if not good[start:end].all():
-            fresh = _parts(losses_, start, end, curve)
-            if not fits[start:end].all() or float(np.abs(fresh - parts[start:end]).max()) > HOLD_PART:
-                parts[start:end] = fresh
+    fits, good = _judged(losses_, parts, placed.max_utilization)
+    rows = np.flatnonzero(~_all_of(losses_, good))
+    if len(rows):
+        fresh = _parts(losses_, rows, placed.max_utilization)
+        other = np.zeros(len(fits), dtype=np.bool_)
+        other[rows] = np.abs(fresh - parts[rows]).max(axis=1) > HOLD_PART
+        renewed = ~_all_of(losses_, fits & ~other)[rows]
+        parts[rows[renewed]] = fresh[renewed]
     demand = dict(zip(placed.localities, floored(placed.demand_rps).tolist(), strict=True))
     return _bounded(_rows(parts, losses_, placed), demand)
 
@@ -195,7 +174,14 @@ def _published(losses_: _Losses, placed: Placed, held: Contingencies) -> Matrix:
     return parts
 
 
-def _judged(losses_: _Losses, parts: Matrix, curve: _Curve) -> tuple[Flags, Flags]:
+def _all_of(losses_: _Losses, flags: Flags) -> Flags:
+    """(R,): whether the flag holds of all pairs of the same loss."""
+    not_all = np.bincount(losses_.column, ~flags, len(losses_.load_rps)) > 0
+    found: Flags = ~not_all[losses_.column]
+    return found
+
+
+def _judged(losses_: _Losses, parts: Matrix, max_utilization: float) -> tuple[Flags, Flags]:
     """Of each pair (R,): whether nobody is overfull under `parts`; and whether no request would win much elsewhere."""
     capacity, count = losses_.capacity_rps, len(losses_.load_rps)
     moved: Matrix = np.zeros((count, count))
@@ -203,79 +189,35 @@ def _judged(losses_: _Losses, parts: Matrix, curve: _Curve) -> tuple[Flags, Flag
     used: Matrix = np.full((count, count), np.inf)
     np.divide(losses_.load_rps + moved, capacity, out=used, where=capacity > 0)
     overfull: Flags = np.any(np.greater(used, 1 + ROOM_TOLERANCE) & np.greater(moved, 0), axis=1)
-    price = np.append(np.array(curve.price_ms), np.inf)
-    step = np.searchsorted(np.array(curve.edge), used, side="right")
+    phi = curve(max_utilization)
+    price = np.append(phi.price_ms[:-1], np.inf)
+    step = np.searchsorted(np.append(np.cumsum(phi.width[:-2]), 1.0), used, side="right")
     cheapest = (losses_.cost_ms + price[step][losses_.column]).min(axis=1)
     # What is in use and just full costs its last step, not the wall.
-    paid = losses_.cost_ms + price[np.minimum(step, STEPS)][losses_.column]
+    paid = losses_.cost_ms + price[np.minimum(step, len(price) - 2)][losses_.column]
     dearest = np.where(parts > 0, paid, -np.inf).max(axis=1)
     fits: Flags = np.any(parts, axis=1) & ~overfull[losses_.column]
     good: Flags = fits & np.less_equal(dearest - cheapest, HOLD_GAIN_MS)
     return fits, good
 
 
-def _parts(losses_: _Losses, start: int, end: int, curve: _Curve) -> Matrix:
-    """How the lost part of each pair from `start` on, all of one loss, is shared among the survivors; rows sum to 1."""
-    capacity = losses_.capacity_rps[losses_.column[start]]
-    survivors = np.flatnonzero(capacity)
-    pool = _Pool(losses_.load_rps[survivors].tolist(), capacity[survivors].tolist(), curve)
-    flows = np.array(pool.spread(losses_.lost_rps[start:end].tolist(), losses_.cost_ms[start:end, survivors].tolist()))
-    flows /= flows.sum(axis=1, keepdims=True)
-    flows[flows < PART_MIN] = 0.0
-    parts = np.zeros((len(flows), len(capacity)))
-    parts[:, survivors] = flows / flows.sum(axis=1, keepdims=True)
+def _parts(losses_: _Losses, rows: Pairs, max_utilization: float) -> Matrix:
+    """How the lost part of each of these pairs is shared among the survivors; rows sum to 1."""
+    lost_rps = losses_.lost_rps[rows]
+    parts = fill(
+        Lost(
+            losses_.column[rows],
+            lost_rps,
+            losses_.cost_ms[rows],
+            losses_.load_rps,
+            losses_.capacity_rps,
+            max_utilization,
+        )
+    )
+    parts /= lost_rps[:, None]
+    parts[parts < PART_MIN] = 0.0
+    parts /= parts.sum(axis=1, keepdims=True)
     return parts
-
-
-class _Pool:
-    """What room the survivors have, step by step of price."""
-
-    def __init__(self, load_rps: list[float], capacity_rps: list[float], curve: _Curve) -> None:
-        self._load = load_rps
-        self._capacity = capacity_rps
-        self._edge, self._price = curve.edge, curve.price_ms
-        self._step = [bisect_right(curve.edge, load / rps) for load, rps in zip(load_rps, capacity_rps, strict=True)]
-
-    def spread(self, lost_rps: Sequence[float], cost_ms: Sequence[Sequence[float]]) -> list[list[float]]:
-        """Rps by locality and survivor: the cheapest pair first, each survivor dearer the fuller it gets."""
-        step, price, steps = self._step, self._price, len(self._edge)
-        left = list(lost_rps)
-        flows = [[0.0] * len(step) for _ in left]
-        heap = [
-            (cost + price[step[k]], step[k], i, k)
-            for i, row in enumerate(cost_ms)
-            for k, cost in enumerate(row)
-            if step[k] < steps
-        ]
-        heapq.heapify(heap)
-        while heap:
-            _, seen, i, k = heap[0]
-            if left[i] <= 0 or step[k] >= steps:
-                heapq.heappop(heap)
-            elif step[k] > seen:
-                heapq.heapreplace(heap, (cost_ms[i][k] + price[step[k]], step[k], i, k))
-            else:
-                flows[i][k] += self._pour(left, i, k)
-        self._leftover(left, cost_ms, flows)
-        return flows
-
-    def _pour(self, left: list[float], i: int, k: int) -> float:
-        """Fills the present step of `k` with what is left of `i`; how much that was."""
-        room = max(0.0, self._capacity[k] * self._edge[self._step[k]] - self._load[k])
-        flow = min(room, left[i])
-        self._load[k] += flow
-        left[i] -= flow
-        if flow == room:
-            self._step[k] += 1
-        return flow
-
-    @staticmethod
-    def _leftover(left: Sequence[float], cost_ms: Sequence[Sequence[float]], flows: list[list[float]]) -> None:
-        """What found no room, by rounding only, goes where the most of the same went, or to the nearest."""
-        for i, rps in enumerate(left):
-            if rps > 0:
-                most = max(range(len(flows[i])), key=lambda k: (flows[i][k], -cost_ms[i][k]))
-                flows[i][most] += rps
 
 
 def _rows(parts: Matrix, losses_: _Losses, placed: Placed) -> dict[str, dict[str, dict[str, float]]]:
