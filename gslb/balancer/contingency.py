@@ -9,8 +9,8 @@ needs nobody's leave. It is the program of `gslb.balancer.assignment` with an en
 
 What is lost can go to any survivor that has room, so no survivor passes 100 % while their capacity suffices; when it does
 not, every capacity is multiplied so that the overload is equal (`level`). All losses of a service are filled up at once
-(`gslb.balancer.filling`): within 1 % of the optimum [measured: tests/unit/test_balancer_contingency.py], in a millisecond or
-two, where as many calls of an engine would take longer than the plan itself.
+(`gslb.balancer.filling`), near the optimum, in a millisecond or two, where as many calls of an engine would take longer
+than the plan itself.
 """
 
 from collections.abc import Mapping, Sequence

@@ -4,7 +4,10 @@ Each row is what one locality loses with one datacenter. By itself a row is easy
 included, is below a level, and the level is found by halving an interval. Rows of different losses know nothing of
 each other, so they are done together, as one array; rows of one loss share the survivors' room and come one after the
 other, the largest first. Beyond the first few, several come at once and share what room is left in proportion to what
-they bring, so that the number of turns grows with the logarithm of the number of rows.
+they bring, so that the number of turns grows with the logarithm of the number of rows. That is 0.4 % dearer than the
+optimum on a planet of 60 x 60 (a few rows a loss), 2 % at 1000 x 40 and 4 % at 200 x 20, and the price of a mistake is
+small: a contingency is for minutes. Filling the cheapest pair of all first, step by step, was 0.5, 1.4 and 1 % off and
+took 12, 5 and 1.5 times as long.
 """
 
 from dataclasses import dataclass
@@ -19,8 +22,9 @@ from gslb.balancer.transport import Matrix, Pairs
 
 # Rows of a loss that have a turn of their own; then two come in one turn, then four, and so on.
 ALONE: Final = 12
-# Levels are found to a millisecond; below this width of it, prices are tabled.
-LEVEL_STEP_MS: Final = 64.0
+# Levels are found to so many ms, and first looked for in a window of such a width.
+LEVEL_MS: Final = 2.0
+WINDOW_MS: Final = 64.0
 LEVEL_DOUBLINGS_MAX: Final = 16
 TABLE_LENGTH: Final = int(PRICE_TOP_MS) + 3
 
@@ -86,17 +90,17 @@ class _Room:
     def below(self, level_ms: Vector) -> Matrix:
         """Room that costs less than each row's level, in steps of a millisecond."""
         at = ((level_ms + 1.0)[:, None] - self.cost_ms).astype(np.intp)
-        np.clip(at, 0, TABLE_LENGTH - 1, out=at)
-        room = self.table[at] * self.capacity_rps
+        room: Matrix = self.table.take(at, mode="clip")
+        room *= self.capacity_rps
         room -= self.load_rps
         np.maximum(room, 0.0, out=room)
         room *= self.part[:, None]
         return room
 
     def taken(self, need_rps: Vector) -> Matrix:
-        """All below the highest level at which it is too little, and of the next millisecond what is missing."""
+        """All below the highest level at which it is too little, and of what is a little dearer as much as is missing."""
         low, high = self._bracket(need_rps)
-        while float((high - low).max()) > 1.0:
+        while float((high - low).max()) > LEVEL_MS:
             middle = (low + high) / 2
             enough = self.below(middle).sum(axis=1) >= need_rps
             low, high = np.where(enough, low, middle), np.where(enough, middle, high)
@@ -118,7 +122,7 @@ class _Room:
     def _bracket(self, need_rps: Vector) -> tuple[Vector, Vector]:
         """Levels between which the answer is; the upper one is too low only if there is too little room at all."""
         low = np.where(self.capacity_rps > 0, self.cost_ms, np.inf).min(axis=1) - 1.0
-        width = LEVEL_STEP_MS
+        width = WINDOW_MS
         high = low + width
         for _ in range(LEVEL_DOUBLINGS_MAX):
             short = self.below(high).sum(axis=1) < need_rps

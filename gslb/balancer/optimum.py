@@ -11,15 +11,12 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gslb.balancer.prices import first_steps
 from gslb.balancer.solver import Columns, Program, Solution, SolverError, Vector
 from gslb.balancer.transport import Flags, Matrix, Pairs, Response, Transport, respond
 
-# The columns to begin with: this many datacenters of each locality, as far as they are within so much of paying, and
-# so many segments on both sides of each datacenter's price.
-NEAREST: Final = 6
+# The columns to begin with: pairs within so much of paying, and so many segments on both sides of each price.
 NEARLY_MS: Final = 30.0
 WINDOW: Final = 8
 TOLERANCE_MS: Final = 1e-6
@@ -61,11 +58,11 @@ class _Restricted:
         self._pairs = _near_pairs(transport, response)
         self._segments = _near_segments(transport, response)
         # Of each pair column: where it is, and what it does to the flow there.
-        free = np.nonzero(self._pairs)
+        free = _where(self._pairs)
         self._rows = np.concatenate([rows, free[0]])
         self._columns = np.concatenate([columns, free[1]])
         self._sign = np.concatenate([np.where(response.full, -1.0, 1.0), np.ones(len(free[0]))])
-        segment = np.nonzero(self._segments)
+        segment = _where(self._segments)
         at_pairs = len(segment[0])
         self._at = np.arange(at_pairs, at_pairs + len(self._rows))  # their number in the program
         basis = np.concatenate(
@@ -118,11 +115,11 @@ class _Restricted:
         found = False
         if segments.any():
             self._segments |= segments
-            self._extend(self._segment_columns(np.nonzero(segments)))
+            self._extend(self._segment_columns(_where(segments)))
             found = True
         if pairs.any():
             self._pairs |= pairs
-            more = np.nonzero(pairs)
+            more = _where(pairs)
             self._rows = np.concatenate([self._rows, more[0]])
             self._columns = np.concatenate([self._columns, more[1]])
             self._sign = np.concatenate([self._sign, np.ones(len(more[0]))])
@@ -158,7 +155,12 @@ class _Restricted:
         return _pair_columns(cost, np.full(len(cost), np.inf), pairs, self._localities)
 
 
-def _near_pairs(transport: Transport, response: Response) -> NDArray[np.bool_]:
+def _where(flags: Flags) -> tuple[Pairs, Pairs]:
+    rows, columns = np.nonzero(flags)
+    return rows, columns
+
+
+def _near_pairs(transport: Transport, response: Response) -> Flags:
     """Which pairs get a column from the start: near in price, and where what is not kept is sent."""
     reduced = transport.cost + transport.curve.price_ms[response.steps]
     reduced += transport.mu - response.price[:, None]
@@ -167,7 +169,7 @@ def _near_pairs(transport: Transport, response: Response) -> NDArray[np.bool_]:
     return near
 
 
-def _near_segments(transport: Transport, response: Response) -> NDArray[np.bool_]:
+def _near_segments(transport: Transport, response: Response) -> Flags:
     """Which segments get a column from the start: those about the price, and the outermost."""
     away = np.arange(len(transport.curve.price_ms)) - response.steps[:, None]
     near: Flags = np.abs(away) <= WINDOW

@@ -94,7 +94,9 @@ def respond(transport: Transport, steps: Pairs) -> Response:
     sent = np.where(sent_decides, sent, 0.0)
     decided = free.copy()
     decided[~sent_decides] = price[deciding]
-    load = np.bincount(columns, kept, len(steps)) + np.bincount(nearest, sent, len(steps))
+    load = np.zeros(len(steps))
+    load += np.bincount(columns, kept, len(steps))
+    load += np.bincount(nearest, sent, len(steps))
     return Response(
         steps,
         kept,
