@@ -80,12 +80,12 @@ class _Restricted:
                 transport.capacity * transport.filled[response.steps] - self._start.sum(axis=0),
             ]
         )
-        kept = _pair_columns(
+        kept = pair_columns(
             transport.cost[rows, columns], transport.held[rows, columns], (rows, columns), self._localities
         )
         kept = _signed(kept, self._sign[: len(rows)])
         self._count = at_pairs + len(self._rows)
-        self._program = Program(right, _joined(self._segment_columns(segment), kept, self._free_columns(free)), basis)
+        self._program = Program(right, joined(self._segment_columns(segment), kept, self._free_columns(free)), basis)
 
     def solve(self) -> Solution:
         return self._program.solve()
@@ -152,7 +152,7 @@ class _Restricted:
 
     def _free_columns(self, pairs: tuple[Pairs, Pairs]) -> Columns:
         cost = self._transport.cost[pairs] + self._transport.mu
-        return _pair_columns(cost, np.full(len(cost), np.inf), pairs, self._localities)
+        return pair_columns(cost, np.full(len(cost), np.inf), pairs, self._localities)
 
 
 def _where(flags: Flags) -> tuple[Pairs, Pairs]:
@@ -178,7 +178,7 @@ def _near_segments(transport: Transport, response: Response) -> Flags:
     return near
 
 
-def _pair_columns(cost: Vector, upper: Vector, pairs: tuple[Pairs, Pairs], localities: int) -> Columns:
+def pair_columns(cost: Vector, upper: Vector, pairs: tuple[Pairs, Pairs], localities: int) -> Columns:
     """Columns of (locality, datacenter) pairs: 1 in the locality's row, 1 in the datacenter's."""
     index = np.stack([pairs[0], localities + pairs[1]], axis=1).ravel().astype(np.int32)
     return Columns(cost, upper, np.arange(0, len(index), 2, dtype=np.int32), index, np.ones(len(index)))
@@ -189,7 +189,8 @@ def _signed(columns: Columns, sign: Vector) -> Columns:
     return Columns(columns.cost * sign, columns.upper, columns.start, columns.index, np.repeat(sign, 2))
 
 
-def _joined(*parts: Columns) -> Columns:
+def joined(*parts: Columns) -> Columns:
+    """One after the other."""
     offsets = np.cumsum([0] + [len(part.index) for part in parts[:-1]])
     return Columns(
         np.concatenate([part.cost for part in parts]),
