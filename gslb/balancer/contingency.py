@@ -130,7 +130,10 @@ def solve(placed: Placed, published: Plan | None) -> dict[str, dict[str, dict[st
     if losses_ is None:
         return {}
     parts = _published(losses_, placed, published.contingencies if published else {})
-    fits, good = _judged(losses_, parts, placed.max_utilization)
+    if parts.any():
+        fits, good = _judged(losses_, parts, placed.max_utilization)
+    else:
+        fits = good = np.zeros(len(parts), dtype=np.bool_)
     rows = np.flatnonzero(~_all_of(losses_, good))
     if len(rows):
         fresh = _parts(losses_, rows, placed.max_utilization)

@@ -268,10 +268,11 @@ def _solved(base: ServiceMemory, case: _Case, moment: Moment) -> ServiceMemory:
     previous = _matrix(published or base.decision.plan, case, moment.network)
     since_s = _stickiness_since(base.solved, case, previous, moment.now_s)
     network = moment.network
+    cost = _cost(case, moment)
     assignment = assign(
         Problem(
             case.demand_rps,
-            _cost(case, moment),
+            cost,
             plannable_rps(np.array(case.used_rps), float(case.demand_rps.sum())),
             case.service.max_utilization,
             previous,
@@ -286,7 +287,16 @@ def _solved(base: ServiceMemory, case: _Case, moment: Moment) -> ServiceMemory:
     if held.ramping:
         case = replace(case, notes=(*case.notes, ramp_note(names, wanted.load_rps, assignment.load_rps)))
     case = replace(case, notes=(*case.notes, *_path_notes(case, assignment, network)))
-    plan = _with_contingencies(_plan(case, assignment, moment), case, assignment, moment, published)
+    placed = contingency.Placed(
+        network.localities,
+        names,
+        case.demand_rps,
+        assignment.shares,
+        cost,
+        np.array(case.used_rps),
+        case.service.max_utilization,
+    )
+    plan = replace(_plan(case, assignment, moment), contingencies=contingency.solve(placed, published))
     violations = plan_violations(plan, network.localities, names)
     if violations:
         return _holding(base, "; ".join(violations), moment)
@@ -393,22 +403,6 @@ def _plan(case: _Case, assignment: Assignment, moment: Moment) -> Plan:
         computed_at_s=moment.now_s,
         notes=_notes(case, assignment.overload),
     )
-
-
-def _with_contingencies(
-    plan: Plan, case: _Case, assignment: Assignment, moment: Moment, published: Plan | None
-) -> Plan:
-    network, columns = moment.network, list(case.columns)
-    placed = contingency.Placed(
-        network.localities,
-        [network.datacenters[column] for column in columns],
-        case.demand_rps,
-        assignment.shares,
-        _cost(case, moment),
-        np.array(case.used_rps),
-        case.service.max_utilization,
-    )
-    return replace(plan, contingencies=contingency.solve(placed, published))
 
 
 def _notes(case: _Case, overload: float) -> tuple[str, ...]:
