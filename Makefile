@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 
-.PHONY: help setup texts demo test check lint types imports drift gen lock bench bench-balancer clean
+.PHONY: help setup texts demo test check lint types imports drift gen lock bench bench-balancer bench-dns clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -58,6 +58,9 @@ bench: setup texts ## every benchmark: prints tables, writes bench/out/*.json
 
 bench-balancer: setup ## the balancer beside simpler ways: cost, movement, time, quietness
 	$(BIN)/python -m bench balancer
+
+bench-dns: setup ## the DNS frontend beside other servers: queries per second of CPU
+	$(BIN)/python -m bench dns
 
 clean: ## forget everything that setup made
 	rm -rf .venv .venv-gen .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info bench/out

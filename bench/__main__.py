@@ -12,6 +12,7 @@ from types import MappingProxyType
 import click
 
 from bench import balancer, output
+from bench.dns import everything as dns
 from bench.planet import everything
 from bench.rows import Row
 
@@ -21,6 +22,7 @@ BENCHMARKS: Mapping[str, Benchmark] = MappingProxyType(
     {
         "planet": lambda only, quick: everything.rows(only, quick=quick),
         "balancer": lambda only, quick: balancer.rows(only, quick=quick),
+        "dns": lambda only, quick: dns.rows(only, quick=quick),
     }
 )
 OUT = Path(__file__).parent / "out"
@@ -34,7 +36,7 @@ OUT = Path(__file__).parent / "out"
 def main(*, names: tuple[str, ...], quick: bool, only: tuple[str, ...], out: Path) -> None:
     """Measure NAME... (default: all) on this machine.
 
-    Benchmarks: planet, balancer. Everything runs on loopback, in processes of its own, and ends by itself. What is
+    Benchmarks: planet, balancer, dns. Everything runs on loopback, in processes of its own, and ends by itself. What is
     written after --only has only those rows.
     """
     failed = False

@@ -10,16 +10,19 @@ Json = dict[str, object]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """`value` None: it could not be measured, and `spread` says why. `at_most`: the goal, in the same unit."""
+    """`value` None: it could not be measured, and `spread` says why. `at_most` or `at_least`: the goal, in the same unit."""
 
     name: str
     value: float | None
     unit: str
     spread: str = ""
     at_most: float | None = None
+    at_least: float | None = None
 
     @property
     def goal(self) -> str | None:
+        if self.at_least is not None:
+            return f">= {self.at_least:g}"
         return None if self.at_most is None else f"<= {self.at_most:g}"
 
     @property
@@ -27,6 +30,8 @@ class Row:
         """Whether the goal is met; None when there is none."""
         if self.value is None:
             return False
+        if self.at_least is not None:
+            return self.value >= self.at_least
         return None if self.at_most is None else self.value <= self.at_most
 
     def as_json(self) -> Json:

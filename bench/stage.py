@@ -186,11 +186,33 @@ class Stage:
         self._processes[label] = process
         return process.pid
 
+    def program(self, label: str, command: Sequence[str]) -> int:
+        """Runs a program in the foreground, its output in `directory`/label.log; the pid."""
+        with (self.directory / f"{label.replace(' ', '-')}.log").open("ab") as log:
+            process = subprocess.Popen(dies_with_us(list(command)), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self._processes[label] = process
+        return process.pid
+
+    def run(self, command: Sequence[str], timeout_s: float = ANSWER_TIMEOUT_S) -> str:
+        """Runs a program to its end; what it printed. Raises BenchError."""
+        try:
+            done = subprocess.run(list(command), capture_output=True, text=True, timeout=timeout_s, check=False)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise BenchError(f"{command[0]}: {error}") from error
+        if done.returncode:
+            raise BenchError(f"{command[0]} ended with code {done.returncode}: {done.stderr.strip()[-300:]}")
+        return done.stdout
+
     def require_alive(self, label: str) -> None:
         """Raises BenchError with the end of its log."""
         code = self._processes[label].poll()
         if code is not None:
-            words = (self.directory / f"{label}.log").read_text(errors="replace").strip().splitlines()[-3:]
+            words = (
+                (self.directory / f"{label.replace(' ', '-')}.log")
+                .read_text(errors="replace")
+                .strip()
+                .splitlines()[-3:]
+            )
             raise BenchError(f"{label} ended with code {code}: {' | '.join(words)}")
 
     async def worker(self, label: str, module: str) -> Worker:

@@ -1,0 +1,1 @@
+"""The DNS frontend beside other servers: queries per second of server CPU, the same names, the same queries, one run."""

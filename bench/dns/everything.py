@@ -1,0 +1,142 @@
+"""The benchmark `dns`: all servers at once, rounds taken in turns, so that whatever else the machine does meets them alike."""
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import dns.exception
+import dns.message
+import dns.query
+
+from bench.dns import peers, world
+from bench.dns.load import LOAD_CORE, SERVER_CORE, Round, dnsperf, packets, pin, ratio
+from bench.dns.peers import Server
+from bench.rows import Row, figure, spread
+from bench.stage import BenchError, Stage, progress, until
+
+ROUNDS: Final = 5
+SECONDS: Final = 3.0
+OURS, TWO, PYTHON, ECHO, GDNSD = "gslb", "gslb, two threads", "gslb, Python only", "echo", "gdnsd geoip"
+_Measure = Callable[[Server], Round]
+
+
+async def rows(_only: frozenset[str], *, quick: bool) -> list[Row]:
+    """Every row. A server that cannot be measured has a row that says why."""
+    made: list[Row] = []
+    async with Stage("dns") as stage:
+        servers = await _servers(stage, made)
+        hits, misses = world.write_dnsperf(stage.directory)
+        plain, subnets = world.write_packets(stage.directory)
+        generator = peers.compiled(stage, "load")
+        rounds, seconds = (2, 0.5) if quick else (ROUNDS, SECONDS)
+
+        def perf(queries: Path, *options: str) -> _Measure:
+            return lambda server: dnsperf(stage, server, queries, seconds, options)
+
+        def ready(queries: Path) -> _Measure:
+            return lambda server: packets(stage, generator, server, queries, seconds)
+
+        alone = {label: server for label, server in servers.items() if label != TWO}
+        found = _in_turns("geo A hits", alone, {"hits": perf(hits)}, rounds)
+        made += _hits(found, alone)
+        one = {label: servers[label] for label in (OURS,) if label in servers}
+        ways = {"hits": perf(hits), "misses": perf(misses), "plain": ready(plain), "subnets": ready(subnets)}
+        own = _in_turns("other queries", one, ways, rounds)
+        made += [
+            _ratio_row("random NXDOMAIN over own hits", own, (OURS, "misses"), (OURS, "hits"), 0.8),
+            _ratio_row("client subnets, 10,000 prefixes, over own hits", own, (OURS, "subnets"), (OURS, "plain"), 0.85),
+        ]
+        pair = {label: servers[label] for label in (OURS, TWO) if label in servers}
+        for server in pair.values():
+            pin(server, [SERVER_CORE, LOAD_CORE])
+        both = _in_turns("two threads", pair, {"hits": perf(hits)}, rounds)
+        made.append(_ratio_row("two threads over one, per CPU-second", both, (TWO, "hits"), (OURS, "hits"), 0.9))
+    return made
+
+
+async def _servers(stage: Stage, made: list[Row]) -> dict[str, Server]:
+    """Everything that can be started, by label; the rows of `made` name what cannot."""
+    starts: dict[str, Callable[[], Server]] = {
+        ECHO: lambda: peers.echo(stage),
+        OURS: lambda: peers.ours(stage, OURS, 1),
+        TWO: lambda: peers.ours(stage, TWO, 2),
+        PYTHON: lambda: peers.ours(stage, PYTHON, 0),
+    }
+    for peer in peers.PEERS:
+        if peer.installed:
+            starts[peer.label] = partial(peer.start, stage)
+        else:
+            progress(f"skipped: {peer.label}, for {peer.program} is not installed")
+            made.append(Row(f"skipped: {peer.label}: {peer.program} is not installed", 0.0, "q/CPU-s"))
+    servers: dict[str, Server] = {}
+    for label, start in starts.items():
+        try:
+            server = start()
+            await _answers(stage, server)
+        except BenchError as error:
+            progress(f"{label}: {error}")
+            made.append(Row(f"{label}: queries", None, "q/CPU-s", str(error)))
+            continue
+        pin(server, [SERVER_CORE])
+        servers[label] = server
+    return servers
+
+
+async def _answers(stage: Stage, server: Server) -> None:
+    """Waits until the server gives the answer that a client on 127/8 is to get. Raises BenchError."""
+    query = dns.message.make_query(world.names()[7], "A")
+    expected = world.PLACES["europe-west1"][0]
+
+    def right() -> bool:
+        stage.require_alive(server.label)
+        try:
+            answer = dns.query.udp(query, "127.0.0.1", 0.5, server.port)
+        except (dns.exception.DNSException, OSError):
+            return False
+        return server.label == ECHO or any(expected in str(rrset) for rrset in answer.answer)
+
+    await until(f"{server.label} answers {expected}", right)
+
+
+_Found = Mapping[tuple[str, str], Sequence[Round]]
+
+
+def _in_turns(what: str, servers: Mapping[str, Server], ways: Mapping[str, _Measure], rounds: int) -> _Found:
+    """`rounds` of each way with each server, all of one round before the next; the first, to warm up, is not counted."""
+    found: dict[tuple[str, str], list[Round]] = {(label, way): [] for label in servers for way in ways}
+    for number in range(rounds + 1):
+        progress(f"{what}, round {number} of {rounds}")
+        for label, server in servers.items():
+            for way, measure in ways.items():
+                seen = measure(server)
+                if number:
+                    found[label, way].append(seen)
+    return found
+
+
+def _hits(found: _Found, servers: Mapping[str, Server]) -> list[Row]:
+    made = []
+    for label in servers:
+        seen = found[label, "hits"]
+        values = [each.per_cpu_s for each in seen]
+        lost = sum(each.lost for each in seen) / max(1, sum(each.answers + each.lost for each in seen))
+        wall = statistics.median(each.per_wall_s for each in seen)
+        note = f"{spread(values)}; {figure(wall)} a second of wall, {lost:.2%} lost"
+        made.append(Row(f"{label}: geo A hits, one thread", statistics.median(values), "q/CPU-s", note))
+    made += [
+        _ratio_row("geo A hits over gdnsd", found, (OURS, "hits"), (GDNSD, "hits"), 1.0),
+        _ratio_row("geo A hits over the echo", found, (OURS, "hits"), (ECHO, "hits"), 0.93),
+        _ratio_row("Python only over gdnsd", found, (PYTHON, "hits"), (GDNSD, "hits"), 0.3),
+    ]
+    return made
+
+
+def _ratio_row(name: str, found: _Found, one: tuple[str, str], other: tuple[str, str], at_least: float) -> Row:
+    """The median of the rounds' ratios."""
+    for missing in (one, other):
+        if missing not in found:
+            return Row(name, None, "x", f"{missing[0]} was not measured", at_least=at_least)
+    values = ratio(found[one], found[other])
+    return Row(name, statistics.median(values), "x", spread(values), at_least=at_least)

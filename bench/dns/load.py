@@ -1,0 +1,91 @@
+"""Load on one server for a moment: how many answers, and what CPU they cost it."""
+
+import os
+import re
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.dns.peers import Server
+from bench.stage import BenchError, Stage, cpu_s
+
+# On a machine of two cores the load gets one of its own, the server the other.
+SERVER_CORE, LOAD_CORE = 0, 1
+WINDOW = 200
+CLIENTS = 8
+_MARGIN_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One moment. `cpu_s`: user and system time that the server used."""
+
+    answers: int
+    lost: int
+    wall_s: float
+    cpu_s: float
+
+    @property
+    def per_cpu_s(self) -> float:
+        return self.answers / self.cpu_s
+
+    @property
+    def per_wall_s(self) -> float:
+        return self.answers / self.wall_s
+
+
+def pin(server: Server, cores: Sequence[int]) -> None:
+    """Every thread of a server to these cores."""
+    for thread in Path(f"/proc/{server.pid}/task").iterdir():
+        os.sched_setaffinity(int(thread.name), cores)
+
+
+def _taskset(command: Sequence[str]) -> list[str]:
+    return ["taskset", "-c", str(LOAD_CORE), *command]
+
+
+def dnsperf(stage: Stage, server: Server, queries: Path, seconds: float, options: Sequence[str] = ()) -> Round:
+    """dnsperf with these queries. Raises BenchError when the server does not answer."""
+    before = cpu_s(server.pid)
+    words = ["dnsperf", "-s", "127.0.0.1", "-p", str(server.port), "-d", str(queries), "-l", f"{seconds:g}"]
+    words += ["-c", str(CLIENTS), "-q", str(WINDOW), "-t", "1", *options]
+    printed = stage.run(_taskset(words), seconds + _MARGIN_S)
+    spent = cpu_s(server.pid) - before
+    sent, completed, wall = (
+        float(_number(printed, what))
+        for what in (r"Queries sent:\s+(\d+)", r"Queries completed:\s+(\d+)", r"Run time \(s\):\s+([\d.]+)")
+    )
+    return _checked(server, Round(int(completed), int(sent - completed), wall, spent))
+
+
+def _number(printed: str, pattern: str) -> str:
+    found = re.search(pattern, printed)
+    if found is None:
+        raise BenchError(f"dnsperf printed no {pattern!r}: {printed[-200:]!r}")
+    return found.group(1)
+
+
+def packets(stage: Stage, program: Path, server: Server, queries: Path, seconds: float) -> Round:
+    """Our own load generator, for queries that dnsperf cannot say."""
+    before = cpu_s(server.pid)
+    words = [str(program), str(server.port), str(queries), f"{seconds:g}", str(WINDOW)]
+    printed = stage.run(_taskset(words), seconds + _MARGIN_S)
+    spent = cpu_s(server.pid) - before
+    sent, answered, _ = (int(word) for word in printed.split())
+    return _checked(server, Round(answered, sent - answered, seconds, spent))
+
+
+def _checked(server: Server, seen: Round) -> Round:
+    if seen.answers < 1000 or seen.cpu_s <= 0:
+        raise BenchError(f"{server.label} answered {seen.answers} queries in {seen.cpu_s:g} s of CPU")
+    return seen
+
+
+def ratio(ours: Sequence[Round], theirs: Sequence[Round]) -> list[float]:
+    """Queries per CPU-second of one over those of the other, round by round."""
+    return [one.per_cpu_s / other.per_cpu_s for one, other in zip(ours, theirs, strict=True)]
+
+
+def median_per_cpu_s(rounds: Sequence[Round]) -> float:
+    return statistics.median(each.per_cpu_s for each in rounds)
