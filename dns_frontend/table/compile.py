@@ -96,7 +96,7 @@ def _grown(serving: Serving, default_locality: str, before: Compiled) -> Layout 
     if serving.cidrs is not before.serving.cidrs and _localities(serving, default_locality) != old.localities:
         return None
     slots, slot_count = old.slots, old.slot_count
-    if serving.names is not before.serving.names and serving.services.keys() != before.serving.services.keys():
+    if serving.services.keys() != before.serving.services.keys():
         slots = {
             name: slot
             for name, slot in old.slots.items()
