@@ -357,10 +357,7 @@ def calling(inputs: Inputs, rng: random.Random) -> Inputs:
         name: {place: total({**rates}.values()) * rng.random() / len(places) for place in places}
         for name, rates in inputs.demand.items()
     }
-    callers = {
-        callee: {(place, caller): rng.random() for place in places}
-        for caller, callee in pairwise(names)
-    }
+    callers = {callee: {(place, caller): rng.random() for place in places} for caller, callee in pairwise(names)}
     catalog = replace(inputs.catalog, datacenters=places, services=services)
     return replace(inputs, catalog=catalog, demand=demand, callers=callers)
 
