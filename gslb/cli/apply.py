@@ -11,6 +11,7 @@ import click
 from gslb.cli.kinds import decoded, kind_named
 from gslb.cli.output import Column, say, show, with_format
 from gslb.cli.session import Session, with_session
+from gslb.cli.zones import ZoneFiles
 from gslb.config.dump import dump
 from gslb.config.errors import ConfigError
 from gslb.config.load import load
@@ -48,7 +49,8 @@ def read_files(files: tuple[str, ...]) -> Given:
             text = _read(path)
             if heading := _HEADING.match(text):
                 incarnation = max(incarnation, int(heading[1]))
-            resources += load(text, "stdin" if path is None else str(path))
+            zones = ZoneFiles(Path() if path is None else path.parent)
+            resources += load(text, "stdin" if path is None else str(path), zones)
         except OSError as error:
             problems.append(f"{path}: {error.strerror}: name a file, a directory, or - for stdin")
         except ConfigError as error:
@@ -91,7 +93,8 @@ def apply(session: Session, files: tuple[str, ...], dry_run: bool, output: str) 
     """Create or change resources from YAML: all of them or, when one is refused, none.
 
     A file may hold several documents. Kinds: Datacenter, ClientArea, Service, Drain, Zone. What is the same already
-    stays unchanged; what the files do not name is left alone.
+    stays unchanged; what the files do not name is left alone. A Zone may name its master file, as `file`, instead of
+    having `records`: it is read here, relative to the YAML, with all that it includes.
     """
     resources = [encode_resource(resource) for resource in read_files(files).resources]
     request = admin_pb2.ApplyRequest(resources=resources, dry_run=dry_run)

@@ -1,7 +1,8 @@
 """Configuration files: YAML documents `kind:`, `name:`, `spec:` -> resources; every mistake at once, with its line."""
 
 import difflib
-from collections.abc import Iterable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import yaml
@@ -30,13 +31,28 @@ def document_fields(kind: str) -> tuple[Field, ...]:
     )
 
 
-def load(text: str | bytes, filename: str) -> list[Resource]:
-    """The resources of a file, in its order. Raises ConfigError with every problem as `FILE:LINE: ...`."""
+class ZoneReader(ABC):
+    """Knows zone files and what is in them, which this package does not."""
+
+    @abstractmethod
+    def records_of(self, origin: str, file: str) -> str:
+        """The records of a zone's file, in one text. Raises ValueError that says what is wrong, and where."""
+
+    @abstractmethod
+    def check(self, origin: str, records: str) -> str:
+        """The records themselves if they are good. Raises ValueError that says what is wrong with them."""
+
+
+def load(text: str | bytes, filename: str, zones: ZoneReader | None = None) -> list[Resource]:
+    """The resources of a file, in its order. Raises ConfigError with every problem as `FILE:LINE: ...`.
+
+    With `zones`, a Zone may name a `file` instead of having `records`, and all records are checked.
+    """
     problems: list[tuple[int, str]] = []
     loaded: list[tuple[int, Resource]] = []
     for node in documents(text, filename):
         reading = _Document(node)
-        resource = reading.read()
+        resource = reading.read(zones)
         problems.extend(reading.problems)
         if resource is not None:
             loaded.append((_line(node), resource))
@@ -60,6 +76,13 @@ def load_values(text: str | bytes, filename: str, fields: tuple[Field, ...]) -> 
     if reading.problems:
         raise ConfigError([f"{filename}:{line}: {message}" for line, message in sorted(reading.problems)])
     return values
+
+
+def _value_at(node: yaml.Node | None, key: str) -> yaml.Node | None:
+    """The value of a key, where there is such a mapping."""
+    if not isinstance(node, yaml.MappingNode):
+        return None
+    return next((value for name, value in node.value if name.value == key), None)
 
 
 def _line(node: yaml.Node) -> int:
@@ -96,12 +119,14 @@ class _Document:
         self.lines[""] = _line(self.root)
         return self._object(fields, self.root, "")
 
-    def read(self) -> Resource | None:
+    def read(self, zones: ZoneReader | None) -> Resource | None:
         """The resource; None when there are problems."""
         self.lines[""] = _line(self.root)
         kind = self._kind()
         if kind is None:
             return None
+        if kind == "zone" and zones is not None:
+            self._put_records(zones)
         values = self._object(document_fields(kind), self.root, "")
         if self.problems:
             return None
@@ -113,6 +138,30 @@ class _Document:
         for problem in check_relations(resource):
             self._add(problem)
         return None if self.problems else resource
+
+    def _put_records(self, zones: ZoneReader) -> None:
+        """Puts a zone's records in the place of the file that is named; checks those that are there."""
+        spec, name = _value_at(self.root, "spec"), _value_at(self.root, "name")
+        file, records = _value_at(spec, "file"), _value_at(spec, "records")
+        if not isinstance(name, yaml.ScalarNode) or not isinstance(spec, yaml.MappingNode):
+            return  # told later
+        if file is not None and records is not None:
+            self._say(file, "spec.file: the zone has records too: keep one of them")
+        if isinstance(file, yaml.ScalarNode):
+            text = self._tried(file, "file", lambda: zones.records_of(name.value, file.value))
+            made = yaml.ScalarNode(file.tag, text, file.start_mark, file.end_mark, style='"')
+            key = yaml.ScalarNode(file.tag, "records", file.start_mark, file.end_mark)
+            spec.value = [pair for pair in spec.value if pair[1] not in (file, records)] + [(key, made)]
+        elif isinstance(records, yaml.ScalarNode):
+            self._tried(records, "records", lambda: zones.check(name.value, records.value))
+
+    def _tried(self, node: yaml.Node, field: str, read: Callable[[], str]) -> str:
+        """What `read` gives; "" when it refuses, which is told."""
+        try:
+            return read()
+        except ValueError as error:
+            self._say(node, f"spec.{field}: {error}")
+            return ""
 
     def _kind(self) -> str | None:
         if not isinstance(self.root, yaml.MappingNode):

@@ -11,7 +11,7 @@ pytestmark = [pytest.mark.xdist_group("cli"), pytest.mark.timeout(400)]
 
 DOCUMENTS = sorted([*(ROOT / "docs/tutorial").glob("*.md"), *(ROOT / "docs/how-to").glob("*.md")])
 # They start everything that they need themselves.
-SELF_CONTAINED = {"first-service.md", "run-the-control-plane.md"}
+SELF_CONTAINED = {"first-service.md", "run-the-control-plane.md", "serve-a-zone.md"}
 
 
 @pytest.mark.parametrize(
