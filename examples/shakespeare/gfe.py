@@ -216,7 +216,7 @@ async def _serve(options: Options, routes: tuple[Route, ...]) -> None:
     probe = ProbeSpec(kind=ProbeKind.HTTP, path="/healthz", port_name="http")
     registration = Registration(
         str(options.task), host, port, load=instruments.load, agent=options.agent, probe=probe,
-        named_ports={"http": split_address(http)[1]},
+        named_ports={"http": split_address(http)[1]}, cpu_cores=options.cpu_cores,
     )  # fmt: skip
     log.info("%s serves HTTP on %s", options.task, options.listen)
     await _until_signal()

@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry, Counter, GCCollector, Histogram
 
 import gslb.rpc
 from bns.errors import AddressError, ListenError
+from bns.limits import CPU_CORES_MAX
 from bns.names import InvalidNameError, TaskName, parse_task
 from bns.transport import add_port, split_address
 from gslb.ops.http import OpsListenError, OpsServer
@@ -59,6 +60,7 @@ class Options:
     control: str
     agent: str
     log_sample: float
+    cpu_cores: float = 1.0  # what it may use; capacity is judged against it
 
     @property
     def service(self) -> str:
@@ -69,8 +71,16 @@ class Options:
 def server_options_of(command: F) -> F:
     """The options that every server takes; the command gets `options: Options`."""
 
-    def wrapped(
-        *, name: str, listen: str, http: str, control: str, agent: str, log_sample: float, **rest: object
+    def wrapped(  # noqa: PLR0913 - one parameter an option
+        *,
+        name: str,
+        listen: str,
+        http: str,
+        control: str,
+        agent: str,
+        log_sample: float,
+        cpu_cores: float,
+        **rest: object,
     ) -> object:
         try:
             task = parse_task(name)
@@ -80,13 +90,15 @@ def server_options_of(command: F) -> F:
         logging.basicConfig(
             level=logging.INFO, format="%(asctime)s %(levelname).1s %(name)s: %(message)s", stream=sys.stderr
         )
-        return command(options=Options(task, listen, http, control, agent, log_sample), **rest)
+        return command(options=Options(task, listen, http, control, agent, log_sample, cpu_cores), **rest)
 
     wrapped.__doc__ = command.__doc__
     decorated: Callable[..., object] = wrapped
     for option in (
         click.option("--log-sample", type=click.FloatRange(0, 1), default=1.0, show_default=True,
                      help="Share of the requests that are logged; the same ones at every hop. Failures are always."),
+        click.option("--cpu-cores", type=click.FloatRange(0.01, CPU_CORES_MAX), default=1.0, show_default=True,
+                     help="Cores that it may use; utilization is CPU over these."),
         click.option("--agent", envvar="BNS_AGENT", required=True, help="Socket of this machine's agent."),
         click.option("--control", envvar="GSLB_CONTROL", required=True, help="Control-plane replicas, HOST:PORT,..."),
         click.option("--http", default="127.0.0.1:0", show_default=True, help="Debug pages, HOST:PORT."),
@@ -178,7 +190,10 @@ def registration_of(options: Options, load: Load) -> Registration:
     """Registers this server through its agent, probed by gRPC health."""
     host, port = split_address(options.listen)
     _, http_port = split_address(options.http)
-    return Registration(str(options.task), host, port, load=load, agent=options.agent, named_ports={"http": http_port})
+    return Registration(
+        str(options.task), host, port, load=load, agent=options.agent, named_ports={"http": http_port},
+        cpu_cores=options.cpu_cores,
+    )  # fmt: skip
 
 
 async def serve_grpc(instruments: Instruments, add_servicer: Callable[[grpc.aio.Server], None]) -> None:

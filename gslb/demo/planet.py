@@ -33,6 +33,10 @@ DNS_PORT = 5300
 START_TIMEOUT_S = 90.0
 RPC_TIMEOUT_S = 2.0
 LOG_SAMPLE = 0.01
+# What a search costs is little of it the demo's own work: most of it is burned, so that capacity, which is learned from
+# CPU, is about the same on every machine.
+BACKEND_CPU_MS = 2.0
+BACKEND_CPU_CORES = 0.2
 
 Progress = Callable[[str], None]
 
@@ -279,6 +283,10 @@ class Planet:
         """The local socket of a datacenter's agent."""
         return self.directory / f"{site.name}.sock"
 
+    def knobs(self, task: TaskPlace) -> Path:
+        """The file that a backend's knobs are read from; there is none until somebody turns one."""
+        return self.directory / f"{task.label}.knobs.json"
+
     def _index_file(self, site: Site) -> Path:
         return self.directory / f"{site.name}.sqlite"
 
@@ -311,6 +319,9 @@ class Planet:
         arguments += ["--agent", f"unix:{self.socket(task.site)}", "--log-sample", f"{self.log_sample:g}"]
         if task.job == "tablet":
             arguments += ["--index", str(self._index_file(task.site))]
+        if task.job == "backend":
+            arguments += ["--knobs", str(self.knobs(task)), "--cpu-ms-per-request", f"{BACKEND_CPU_MS:g}"]
+            arguments += ["--cpu-cores", f"{BACKEND_CPU_CORES:g}"]
         return ProcessSpec(task.label, f"examples.shakespeare.{task.job}", tuple(arguments))
 
     # -- what others can script against ------------------------------------------------------------------------------

@@ -95,11 +95,14 @@ class Resolver:
         self._lock = asyncio.Lock()
         self.failures = 0
 
-    async def resolve(self, name: str, *, now_s: float) -> Answer:
-        """From the cache while the TTL lasts, else from a server, else the stale answer. Raises ResolveError."""
+    async def resolve(self, name: str, *, now_s: float, refused: str = "") -> Answer:
+        """From the cache while the TTL lasts, else from a server, else the stale answer. Raises ResolveError.
+
+        `refused`: an address that took no connection; an answer that leads there is not taken from the cache.
+        """
         async with self._lock:
             until, answer = self._kept.get(name, (0.0, None))
-            if answer is not None and now_s < until:
+            if answer is not None and now_s < until and refused not in answer.addresses:
                 return answer
             try:
                 fresh = await self.query(name)

@@ -145,14 +145,30 @@ class Traffic:
         datacenter, error = "", ""
         try:
             answer = await client.resolver.resolve(WEB_NAME, now_s=begun_s)
-            address = answer.addresses[0]
-            datacenter = site_of_address(address)
-            url = f"http://{address}:{self.gfe_port}/search?q={word}"
-            async with client.http.get(url, headers={"Host": WEB_NAME}) as reply:
-                await reply.read()
-                if reply.status != HTTPStatus.OK:
-                    error = f"HTTP {reply.status}: {reply.headers.get('x-error', '')}"
+            datacenter, error = await self._get(client, answer.addresses[0], word)
+        except aiohttp.ClientConnectorError as failure:
+            datacenter, error = await self._elsewhere(
+                client, failure.host, word, f"{type(failure).__name__}: {failure}"
+            )
         except (ResolveError, aiohttp.ClientError, TimeoutError) as failure:
             error = f"{type(failure).__name__}: {failure}"
         now_s = time.monotonic()
         self.outcomes.append(Outcome(now_s, client.site.area, datacenter, now_s - begun_s, error))
+
+    async def _get(self, client: Client, address: str, word: str) -> tuple[str, str]:
+        """(datacenter, error) of one request to one address. Raises aiohttp.ClientError, TimeoutError."""
+        url = f"http://{address}:{self.gfe_port}/search?q={word}"
+        async with client.http.get(url, headers={"Host": WEB_NAME}) as reply:
+            await reply.read()
+            error = "" if reply.status == HTTPStatus.OK else f"HTTP {reply.status}: {reply.headers.get('x-error', '')}"
+        return site_of_address(address), error
+
+    async def _elsewhere(self, client: Client, refused: str, word: str, error: str) -> tuple[str, str]:
+        """What a browser does whose connection was refused: asks DNS again, and goes where it leads now, once."""
+        try:
+            answer = await client.resolver.resolve(WEB_NAME, now_s=time.monotonic(), refused=refused)
+            if refused in answer.addresses:
+                return site_of_address(refused), error
+            return await self._get(client, answer.addresses[0], word)
+        except (ResolveError, aiohttp.ClientError, TimeoutError) as failure:
+            return site_of_address(refused), f"{type(failure).__name__}: {failure}"

@@ -86,11 +86,20 @@ class TestPresence:
         assert now_s - 200.0 == pytest.approx(10.0, abs=0.6)
         assert presence.kept == {}
 
-    def test_what_the_control_plane_takes_out_is_forgotten(self) -> None:
+    def test_time_without_an_answer_is_no_part_of_the_return(self) -> None:
+        """It was away for minutes, and nobody looked meanwhile."""
         presence = Presence()
-        presence.look({"us": Sight(4, 0)}, 0.0)
-        presence.look({}, 1.0)
-        assert presence.look({"us": Sight(4, 4)}, 2.0) == {}
+        presence.look({"us": Sight(2, 0)}, 100.0)
+        assert presence.look({"us": Sight(2, 1)}, 400.0) == {"us": 0.0}
+        assert presence.look({"us": Sight(2, 2)}, 400.5) == {"us": pytest.approx(0.05)}
+
+    def test_what_the_control_plane_takes_out_and_gives_back_returns_as_slowly(self) -> None:
+        presence = Presence()
+        presence.look({"us": Sight(4, 0), "eu": Sight(2, 2)}, 0.0)
+        assert presence.look({"eu": Sight(2, 2)}, 1.0) == {}
+        assert presence.look({"us": Sight(4, 4), "eu": Sight(2, 2)}, 60.0) == {"us": 0.0}
+        assert presence.rising
+        assert presence.look({"us": Sight(4, 4), "eu": Sight(2, 2)}, 64.0) == {"us": pytest.approx(0.4)}
 
     def test_a_clock_that_stands_still_or_goes_back_raises_nobody(self) -> None:
         presence = Presence()

@@ -1,9 +1,12 @@
 """What the checks share: the planet, its traffic, and ways to look at both."""
 
 import asyncio
+import json
+import os
+import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +25,16 @@ REQUESTS_MIN = 2_000
 FAILURES_SHOWN = 10
 METRICS_TIMEOUT_S = 2.0
 _ADMIN_TIMEOUT_S = 5.0
+_COMMAND_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """How a command ended: its exit code, stdout, stderr."""
+
+    code: int
+    out: str
+    err: str
 
 
 @dataclass(slots=True)
@@ -64,13 +77,25 @@ class Bench:
             ]
         return []
 
-    async def picks(self, client: TaskPlace, task: str) -> int:
-        """How often a frontend has tried a backend task, by its own count; 0 when it does not answer."""
+    async def channel(self, client: TaskPlace) -> dict[str, Any]:
+        """What a frontend's channel to the backends explains; empty when it does not answer."""
         with suppress(aiohttp.ClientError, TimeoutError):
             async with self.http.get(f"http://{client.http}/statusz?format=json") as reply:
-                status = await reply.json()
-            return sum(int(e["picks"]) for e in status["backends"]["endpoints"] if e["task"] == task)
-        return 0
+                return dict((await reply.json())["backends"])
+        return {}
+
+    async def picks(self, client: TaskPlace, task: str) -> int:
+        """How often a frontend has tried a backend task, by its own count; 0 when it does not answer."""
+        endpoints = (await self.channel(client)).get("endpoints", ())
+        return sum(int(endpoint["picks"]) for endpoint in endpoints if endpoint["task"] == task)
+
+    async def outcomes(self, tasks: Iterable[TaskPlace]) -> Counter[str]:
+        """How many RPCs these backends have answered, by `ok` and `error`."""
+        counts: Counter[str] = Counter()
+        for task in tasks:
+            for labels, value in await self.samples(task.http, "shakespeare_rpcs_total"):
+                counts[labels["outcome"]] += int(value)
+        return counts
 
     async def rpcs_by_caller(self, tasks: Iterable[TaskPlace]) -> Counter[str]:
         """How many RPCs these backends have seen, by the caller's datacenter."""
@@ -94,6 +119,47 @@ class Bench:
         after, took_s = await self.served_by_datacenter(), time.monotonic() - start_s
         return {name: round((after[name] - before[name]) / took_s, 1) for name in after}
 
+    async def history(self, seconds: float, since_s: float | None = None) -> list[tuple[float, Counter[str]]]:
+        """Counters of RPCs served by each datacenter's backends, about twice a second, until `seconds` after `since_s`."""
+        history: list[tuple[float, Counter[str]]] = []
+        start_s = time.monotonic() if since_s is None else since_s
+        while time.monotonic() - start_s < seconds:
+            history.append((time.monotonic(), await self.served_by_datacenter()))
+            await asyncio.sleep(0.4)
+        return history
+
+    # -- knobs and commands ----------------------------------------------------------------------------------------
+
+    def turn(self, task: TaskPlace, knobs: dict[str, object] | None) -> None:
+        """Turns a backend's knobs; None: as it was started. It looks at them each second."""
+        file = self.planet.knobs(task)
+        if knobs is None:
+            file.unlink(missing_ok=True)
+            return
+        part = file.with_name(file.name + ".part")
+        part.write_text(json.dumps(knobs))
+        part.replace(file)
+
+    async def gslb(self, *arguments: str) -> Command:
+        """Runs `gslb ARGUMENTS` as a user does. Raises TimeoutError."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "gslb",
+            *arguments,
+            env={**os.environ, "GSLB_CONTROL": self.planet.control},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            out, err = await asyncio.wait_for(process.communicate(), _COMMAND_TIMEOUT_S)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        return Command(process.returncode or 0, out.decode(errors="replace"), err.decode(errors="replace"))
+
     # -- the control plane -----------------------------------------------------------------------------------------
 
     async def until(
@@ -116,6 +182,40 @@ class Bench:
     async def backend_status(self, service: str, datacenter: str) -> admin_pb2.BackendStatus:
         """One backend's status."""
         return next(b for b in (await self.service(service)).backends if b.datacenter == datacenter)
+
+    async def drain_of(self, datacenter: str) -> config_pb2.Drain | None:
+        """The drain of a datacenter that is listed now. Raises AioRpcError."""
+        admin = self.planet.admin(self.planet.replicas[0])
+        reply = await admin.Get(admin_pb2.GetRequest(kind="drain"), timeout=_ADMIN_TIMEOUT_S)
+        return next((one.drain for one in reply.resources if one.drain.target == datacenter), None)
+
+    async def drain_began_s(self, datacenter: str) -> float:
+        """When the drain of a datacenter began, in seconds since the epoch. Raises RuntimeError if there is none."""
+        drain = await self.drain_of(datacenter)
+        if drain is None:
+            raise RuntimeError(f"no drain of {datacenter} is listed")
+        return drain.starts_at.ToNanoseconds() / 1e9
+
+    async def demand(self, service: str) -> dict[str, float]:
+        """Demand of each locality in rps, as the plan knows it."""
+        return {one.locality: one.demand_rps for one in (await self.service(service)).localities}
+
+    async def placed(self, service: str, datacenter: str, demand_rps: Mapping[str, float]) -> float:
+        """What the plan's shares would send to a datacenter if demand were this: it moves with the plan only."""
+        placed_rps = 0.0
+        for one in (await self.service(service)).localities:
+            share = dict(zip(one.datacenters, one.share, strict=True)).get(datacenter, 0.0)
+            placed_rps += share * demand_rps.get(one.locality, 0.0)
+        return placed_rps
+
+    async def settled(self, timeout_s: float) -> float | None:
+        """Waits until no plan is on its way to another one, as after drains of earlier checks; seconds, None: it is still."""
+
+        async def at_rest() -> bool:
+            services = (await self.planet.status()).services
+            return not any(note.startswith("ramp:") for service in services for note in service.notes)
+
+        return await self.until(at_rest, timeout_s, poll_s=0.5)
 
     @asynccontextmanager
     async def drained(self, datacenter: str, reason: str) -> AsyncIterator[admin_pb2.DrainResponse]:

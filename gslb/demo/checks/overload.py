@@ -1,11 +1,10 @@
 """One area's demand rises above its datacenter's capacity: the surplus spills to the next nearest, nobody overflows."""
 
-import asyncio
 import time
-from collections import Counter
 from typing import Any
 
 from gslb.demo.checks.bench import Bench
+from gslb.demo.checks.verdict import worst_window
 from gslb.demo.layout import BACKEND_SERVICE, SITE_NAMED
 
 DATACENTER = "us-east1"
@@ -27,10 +26,10 @@ async def check_overload(bench: Bench) -> dict[str, Any]:
     rates[area] = capacity[DATACENTER] * OVER_CAPACITY
     try:
         second_plan_s = await _second_plan(bench, (base_rps + rates[area]) / 2)
-        history = await _history(bench, WATCH_S)
+        history = await bench.history(WATCH_S)
     finally:
         rates[area] = base_rps
-    worst, at = _worst_window(history, capacity)
+    worst, at = worst_window(history, capacity, WINDOW_S)
     during = {
         name: round((history[-1][1][name] - history[0][1][name]) / (history[-1][0] - history[0][0]), 1)
         for name in capacity
@@ -70,31 +69,6 @@ async def _second_plan(bench: Bench, risen_rps: float) -> float:
         return len(seen) > PLANS_BEFORE_JUDGED
 
     return await bench.until(enough, SECOND_PLAN_TIMEOUT_S) or SECOND_PLAN_TIMEOUT_S
-
-
-async def _history(bench: Bench, seconds: float) -> list[tuple[float, Counter[str]]]:
-    """Counters of RPCs served by each datacenter's backends, about twice a second."""
-    history: list[tuple[float, Counter[str]]] = []
-    start_s = time.monotonic()
-    while time.monotonic() - start_s < seconds:
-        history.append((time.monotonic(), await bench.served_by_datacenter()))
-        await asyncio.sleep(0.4)
-    return history
-
-
-def _worst_window(history: list[tuple[float, Counter[str]]], capacity: dict[str, float]) -> tuple[float, str]:
-    """The highest utilization of any datacenter in any window of WINDOW_S, and where."""
-    worst, at = 0.0, ""
-    for i, (from_s, first) in enumerate(history):
-        window = next(((to_s, last) for to_s, last in history[i:] if to_s - from_s >= WINDOW_S), None)
-        if window is None:
-            break
-        to_s, last = window
-        for name, limit in capacity.items():
-            used = (last[name] - first[name]) / (to_s - from_s) / limit
-            if used > worst:
-                worst, at = used, f"{name} at +{from_s - history[0][0]:.1f} s"
-    return worst, at
 
 
 async def _nearest(bench: Bench) -> str:

@@ -7,13 +7,19 @@ from typing import Any
 
 from gslb.demo.checks.agent import check_agent
 from gslb.demo.checks.bench import REQUESTS_MIN, Bench
+from gslb.demo.checks.contingency import check_contingency
+from gslb.demo.checks.cost import check_cost
 from gslb.demo.checks.dns import check_dns
 from gslb.demo.checks.drain import check_drain
 from gslb.demo.checks.etcd import check_etcd
+from gslb.demo.checks.expiry import check_expiry
 from gslb.demo.checks.kill import check_kill
 from gslb.demo.checks.leader import check_leader
 from gslb.demo.checks.overload import check_overload
+from gslb.demo.checks.ramped import check_ramped
+from gslb.demo.checks.refusal import check_refusal
 from gslb.demo.checks.search import check_search
+from gslb.demo.checks.sinkhole import check_sinkhole
 
 __all__ = ["CHECKS", "Bench", "run_checks"]
 
@@ -27,6 +33,13 @@ CHECKS: Mapping[str, Check] = {
     "leader": check_leader,
     "etcd": check_etcd,
     "overload": check_overload,
+    # Each in turn in other datacenters, so that loads return while others are looked at.
+    "sinkhole": check_sinkhole,
+    "cost": check_cost,
+    "expiry": check_expiry,
+    "ramped": check_ramped,
+    "refusal": check_refusal,
+    "contingency": check_contingency,
 }
 WARM_UP_S = 8.0
 

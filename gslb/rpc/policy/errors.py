@@ -3,12 +3,12 @@
 A choice by requests in flight sends the most to the task that is done the soonest, and nobody is sooner done than a task
 that refuses everything (a sinkhole). So errors go on counting as requests in flight for a while:
 
-    burden = errors * errors / (attempts + PRIOR)
+    burden = CHARGE * errors * errors / (attempts + PRIOR)
 
 where errors and attempts are those of the last seconds (each counts half after HALF_LIFE_S). A task whose every request
-fails is charged all of its errors, so however fast it answers it gets a few requests a second, with which the client
-finds out when it is well; one of which a hundredth fails is charged next to nothing; when all tasks fail alike, all are
-charged alike and nothing moves. Without new errors the burden is forgotten within some half-lives.
+fails is charged CHARGE requests for each, so however fast it is, and however busy the others are, it gets few requests,
+by which the client finds out when it is well. One of which a hundredth fails is charged next to nothing. When all tasks
+fail alike, all are charged alike and nothing moves. Without new errors the burden is forgotten within some half-lives.
 """
 
 import math
@@ -18,10 +18,12 @@ from typing import Final
 from gslb.rpc.policy.failure import Failure
 
 HALF_LIFE_S: Final = 2.0
+# What an error counts, in requests, when every attempt is one.
+CHARGE: Final = 10.0
 # A lone error of a task that was seldom asked is no verdict.
 PRIOR: Final = 2.0
 # Less than this part of a request is none.
-BURDEN_MIN: Final = 0.01
+BURDEN_MIN: Final = 0.1
 # How often a burden that nobody adds to is looked at again.
 LOOK_S: Final = 0.5
 
@@ -58,5 +60,5 @@ class ErrorLoad:
             self.at_s = now_s
 
     def _burden(self) -> float:
-        burden = self.errors * self.errors / (self.attempts + PRIOR)
+        burden = CHARGE * self.errors * self.errors / (self.attempts + PRIOR)
         return burden if burden >= BURDEN_MIN else 0.0

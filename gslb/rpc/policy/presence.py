@@ -42,20 +42,29 @@ class Presence:
 
     kept: dict[str, float] = field(default_factory=dict)
     looked_s: float = 0.0
-    rising: bool = False  # look again soon
+    climbing: frozenset[str] = frozenset()  # worth more than they keep: they rise from now on
+
+    @property
+    def rising(self) -> bool:
+        """Whether to look again soon."""
+        return bool(self.climbing)
 
     def look(self, sights: Mapping[str, Sight], now_s: float) -> Mapping[str, float]:
-        """Takes in what is seen now. Datacenters that are not in `sights` are forgotten: the control plane has them out."""
+        """Takes in what is seen now; what is kept by the datacenters in `sights`.
+
+        One that the control plane has out keeps what it had, for when it is in again: a control plane that was away
+        itself may give back at once what it never knew to be gone. Time counts only while a datacenter is worth more.
+        """
         step = max(0.0, now_s - self.looked_s) * limits.RETURN_FRACTION_PER_S
         self.looked_s = now_s
-        self.rising = False
-        kept: dict[str, float] = {}
+        kept = {datacenter: part for datacenter, part in self.kept.items() if datacenter not in sights}
+        climbing: set[str] = set()
         for datacenter, sight in sights.items():
             before = self.kept.get(datacenter, 1.0)
-            now = min(sight.worth, before + step)
+            now = min(sight.worth, before + (step if datacenter in self.climbing else 0.0))
             if now < sight.worth:
-                self.rising = True
+                climbing.add(datacenter)
             if now < 1.0 - RISE_MIN:
                 kept[datacenter] = now
-        self.kept = kept
-        return kept
+        self.kept, self.climbing = kept, frozenset(climbing)
+        return {datacenter: kept[datacenter] for datacenter in sights if datacenter in kept}

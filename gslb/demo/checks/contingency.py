@@ -1,0 +1,239 @@
+"""Every control plane and the largest datacenter die together: requests go where there is room, by the plan they hold.
+
+Two kinds of clients are looked at: an RPC client that is at home in the lost datacenter, and the browsers next to it, which
+find their way through DNS. Afterwards all is started again, and load returns little by little.
+"""
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gslb.demo.checks.bench import Bench
+from gslb.demo.checks.verdict import Rule, at_least, at_most, conclude, utilization, worst_window
+from gslb.demo.layout import BACKEND_SERVICE, SITE_NAMED, WEB_NAME, site_of_address
+from gslb.demo.resolver import ResolveError, Resolver
+from gslb.demo.supervisor import ProcessSpec
+
+CLIENT = "client"
+CLIENT_RPS = 12.0
+CLIENT_WARM = 30
+REHOMED_GOAL_S = 1.0
+WINDOW_S = 5.0
+WATCH_S = 12.0
+SETTLED_TIMEOUT_S = 40.0
+DNS_TIMEOUT_S = 10.0
+HEALTHY_TIMEOUT_S = 30.0
+RETURN_TIMEOUT_S = 45.0
+RETURNED = 0.75
+RETURN_MIN_S = 5.0
+RATE_OVER_S = 2.0
+BEFORE_S = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One request of the RPC client: monotonic end, datacenter ("-" when it failed), error."""
+
+    ended_s: float
+    datacenter: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the check saw; times in seconds after the kill, or after the restart."""
+
+    lost: str
+    asked: int  # requests of the RPC client after the kill
+    rpc_failed_s: float  # its last failure; 0: none
+    rpc_left: bool  # whether the lost datacenter's share went elsewhere at all
+    browser_failed_s: float  # the browsers' last failure
+    dns_s: float | None  # when every frontend answered otherwise
+    heirs: Sequence[str]  # whom they answered with
+    worst_window: float
+    worst_at: str
+    demand_rps: float
+    remaining_rps: float
+    healthy_s: float | None
+    first_back_s: float | None
+    whole_back_s: float | None
+    failures_on_return: int
+    used: Mapping[str, float] = field(default_factory=dict)  # load over capacity of the survivors
+
+
+def verdict(seen: Seen) -> dict[str, object]:
+    """Re-homed in a second, to where there is room, and back gradually."""
+    suffices = seen.demand_rps <= seen.remaining_rps
+    gradual_s = (
+        None
+        if seen.first_back_s is None or seen.whole_back_s is None
+        else round(seen.whole_back_s - seen.first_back_s, 1)
+    )
+    roomy = bool(seen.heirs) and all(seen.used.get(name, float("inf")) <= 1.0 for name in seen.heirs)
+    return conclude(
+        Rule(suffices, f"demand {seen.demand_rps:.4g} rps, survivors' capacity {seen.remaining_rps:.4g} rps"),
+        at_least("requests of the RPC client", seen.asked, CLIENT_RPS * WATCH_S / 2),
+        Rule(seen.rpc_left, f"RPC client {'left' if seen.rpc_left else 'did not leave'} {seen.lost}"),
+        at_most("its last failure", seen.rpc_failed_s, REHOMED_GOAL_S, "s"),
+        at_most("last failure of a browser", seen.browser_failed_s, REHOMED_GOAL_S, "s"),
+        at_most("DNS answered otherwise after", seen.dns_s, REHOMED_GOAL_S, "s"),
+        Rule(roomy, f"DNS answered with {', '.join(seen.heirs) or 'nobody'}: room {'there' if roomy else 'missing'}"),
+        at_most(f"fullest survivor in {WINDOW_S:g} s ({seen.worst_at})", 100 * seen.worst_window, 100, "%"),
+        at_most("all healthy again after", seen.healthy_s, HEALTHY_TIMEOUT_S, "s"),
+        at_most(f"{RETURNED:.0%} of the load back after", seen.whole_back_s, RETURN_TIMEOUT_S, "s"),
+        at_least("time that the return took", gradual_s, RETURN_MIN_S, "s"),
+        at_most("failed requests on return", seen.failures_on_return, 0),
+    )
+
+
+def answers_of(text: str) -> list[Answer]:
+    """What the RPC client wrote; its last line may be half written."""
+    found: list[Answer] = []
+    for line in text.splitlines(keepends=True):
+        ended, _, rest = line.rstrip("\n").partition(" ")
+        datacenter, space, error = rest.partition(" ")
+        if line.endswith("\n") and space:
+            found.append(Answer(float(ended), datacenter, error))
+    return found
+
+
+def returned(history: Sequence[tuple[float, int]], wanted_rps: float) -> tuple[float | None, float | None]:
+    """(first request, first moment at `wanted_rps` over RATE_OVER_S) in a history of a counter that began at zero."""
+    first = next((at_s for at_s, count in history if count > 0), None)
+    for i, (to_s, last) in enumerate(history):
+        before = next(((at_s, count) for at_s, count in reversed(history[:i]) if to_s - at_s >= RATE_OVER_S), None)
+        if before is not None and (last - before[1]) / (to_s - before[0]) >= wanted_rps:
+            return first, to_s
+    return first, None
+
+
+async def check_contingency(bench: Bench) -> dict[str, Any]:
+    """Kill, watch, start again, watch."""
+    await bench.settled(SETTLED_TIMEOUT_S)
+    start_s = time.monotonic()
+    service = await bench.service(BACKEND_SERVICE)
+    lost = max(service.backends, key=lambda backend: backend.load_rps).datacenter
+    out = await _start_client(bench, lost)
+    before = await bench.served_over(BEFORE_S)
+    capacity = await bench.planet.backend_capacity()
+    survivors = {name: rps for name, rps in capacity.items() if name != lost}
+    killed_s = time.monotonic()
+    await bench.planet.supervisor.kill_all(_labels(bench, lost))
+    dns_task = asyncio.create_task(_dns_changed(bench, lost, killed_s))
+    history = await bench.history(WATCH_S, since_s=killed_s)
+    dns_s, heirs = await dns_task
+    restarted_s = time.monotonic()
+    for label in _labels(bench, lost):
+        bench.planet.supervisor.restart(label)
+    back = asyncio.create_task(_returned(bench, lost, restarted_s, RETURNED * before[lost]))
+    names = [task.name for task in bench.planet.tasks if task.site.name == lost]
+    healthy_s = await bench.until(lambda: bench.healthy(names), HEALTHY_TIMEOUT_S)
+    first_s, whole_s = await back
+    await bench.planet.supervisor.terminate(CLIENT)
+    answers = [answer for answer in answers_of(out.read_text()) if answer.ended_s >= killed_s]
+    browsers = [outcome.ended_s - killed_s for outcome in bench.traffic.since(killed_s) if outcome.error]
+    rpcs = [answer.ended_s - killed_s for answer in answers if answer.error]
+    until_s = restarted_s - killed_s
+    settled = [answer for answer in answers if REHOMED_GOAL_S < answer.ended_s - killed_s < until_s]
+    judged = [entry for entry in history if entry[0] >= killed_s + REHOMED_GOAL_S]
+    worst, worst_at = worst_window(judged, survivors, WINDOW_S)
+    seen = Seen(
+        lost=lost,
+        asked=len(answers),
+        rpc_failed_s=round(max((s for s in rpcs if s < until_s), default=0.0), 2),
+        rpc_left=bool(settled) and all(answer.datacenter != lost for answer in settled),
+        browser_failed_s=round(max((s for s in browsers if s < until_s), default=0.0), 2),
+        dns_s=dns_s,
+        heirs=heirs,
+        worst_window=round(worst, 3),
+        worst_at=worst_at,
+        demand_rps=sum(before.values()),
+        remaining_rps=sum(survivors.values()),
+        healthy_s=healthy_s,
+        first_back_s=first_s,
+        whole_back_s=whole_s,
+        failures_on_return=sum(1 for s in [*rpcs, *browsers] if s >= until_s),
+        used=_used(judged, survivors),
+    )
+    return {
+        **verdict(seen),
+        "lost": lost,
+        "rehomed_after_s": max(seen.rpc_failed_s, seen.browser_failed_s),
+        "rpc_requests": seen.asked,
+        "rpc_failures": len(rpcs),
+        "rpc_by_datacenter": dict(Counter(answer.datacenter for answer in settled)),
+        "dns_changed_after_s": dns_s,
+        "dns_heirs": list(heirs),
+        "worst_window_utilization": seen.worst_window,
+        "worst_window_at": worst_at,
+        "capacity_rps": capacity,
+        "rps_before": before,
+        "healthy_again_after_s": healthy_s,
+        "first_request_back_after_s": first_s,
+        "load_back_after_s": whole_s,
+        "failures": bench.failures(start_s),
+        "failures_after": sum(1 for s in [*rpcs, *browsers] if s > REHOMED_GOAL_S),
+        "failed": bench.failures_shown(start_s),
+    }
+
+
+def _labels(bench: Bench, lost: str) -> list[str]:
+    """Every control plane, the agent and every task of the datacenter."""
+    tasks = [task.label for task in bench.planet.tasks if task.site.name == lost]
+    return [*(replica.label for replica in bench.planet.replicas), f"{lost}-agent", *tasks]
+
+
+async def _start_client(bench: Bench, locality: str) -> Path:
+    """Starts the RPC client and waits until it is served; returns its output."""
+    out = bench.planet.directory / "client.out"
+    options = ("--control", bench.planet.control, "--locality", locality, "--rps", f"{CLIENT_RPS:g}", "--out", str(out))
+    bench.planet.supervisor.start(ProcessSpec(CLIENT, "examples.shakespeare.client", options))
+    for _ in range(300):
+        if out.exists() and sum(1 for answer in answers_of(out.read_text()) if not answer.error) >= CLIENT_WARM:
+            return out
+        await asyncio.sleep(0.1)
+    raise RuntimeError(f"the RPC client was not served; its log is {bench.planet.supervisor.log(CLIENT)}")
+
+
+async def _dns_changed(bench: Bench, lost: str, killed_s: float) -> tuple[float | None, list[str]]:
+    """(seconds until every frontend answers with another datacenter, which those are)."""
+    subnet = SITE_NAMED[lost].client_subnet(0)
+    while time.monotonic() - killed_s < DNS_TIMEOUT_S:
+        try:
+            answers = [
+                await Resolver([server], subnet, random.Random(0)).query(WEB_NAME)
+                for server in bench.planet.dns_servers
+            ]
+        except ResolveError:
+            answers = []
+        places = {site_of_address(address) for answer in answers for address in answer.addresses}
+        if places and lost not in places:
+            return round(time.monotonic() - killed_s, 2), sorted(places)
+        await asyncio.sleep(0.05)
+    return None, []
+
+
+async def _returned(bench: Bench, lost: str, since_s: float, wanted_rps: float) -> tuple[float | None, float | None]:
+    """When the datacenter that was started again served its first request, and when most of its load was back."""
+    history: list[tuple[float, int]] = []
+    tasks = bench.planet.tasks_of(lost, "backend")
+    while (at_s := time.monotonic() - since_s) < RETURN_TIMEOUT_S:
+        history.append((round(at_s, 2), (await bench.rpcs_by_caller(tasks)).total()))
+        found = returned(history, wanted_rps)
+        if found[1] is not None:
+            return found
+        await asyncio.sleep(0.4)
+    return returned(history, wanted_rps)
+
+
+def _used(history: Sequence[tuple[float, Counter[str]]], capacity_rps: Mapping[str, float]) -> dict[str, float]:
+    """Mean utilization over a history."""
+    if len(history) < 2:
+        return {}
+    (from_s, first), (to_s, last) = history[0], history[-1]
+    return {name: utilization((last[name] - first[name]) / (to_s - from_s), rps) for name, rps in capacity_rps.items()}
