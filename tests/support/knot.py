@@ -15,18 +15,24 @@ START_S = 20.0
 
 
 @contextmanager
-def knot(directory: Path, zones: Mapping[str, Path]) -> Iterator[int]:
-    """Serves `zones` (origin -> file) on a port of 127.0.0.1."""
+def knot(directory: Path, zones: Mapping[str, Path | None], primary: int = 0) -> Iterator[int]:
+    """Serves `zones` (origin -> file) on a port of 127.0.0.1; fetched from 127.0.0.1:`primary` if one is given."""
     program = shutil.which("knotd", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
     assert program is not None
     port = free_port()
-    listed = "".join(f"  - domain: {origin}.\n    file: {path.resolve()}\n" for origin, path in zones.items())
+    fetched = "    master: primary\n" if primary else ""
+    remote = f"remote:\n  - id: primary\n    address: 127.0.0.1@{primary}\n" if primary else ""
+    listed = "".join(
+        f"  - domain: {origin}.\n" + (f"    file: {path.resolve()}\n" if path else fetched)
+        for origin, path in zones.items()
+    )
     config = directory / "knot.conf"
     config.write_text(
         f"server:\n    rundir: {directory}\n    listen: 127.0.0.1@{port}\n    udp-workers: 1\n    tcp-workers: 1\n"
         "    background-workers: 1\n"
         f"database:\n    storage: {directory}\n"
         f"log:\n  - target: {directory}/knot.log\n    any: info\n"
+        f"{remote}"
         "acl:\n  - id: anybody\n    address: 127.0.0.0/8\n    action: transfer\n"
         "template:\n  - id: default\n    zonefile-sync: -1\n    journal-content: none\n"
         "    semantic-checks: off\n    acl: anybody\n"
@@ -36,7 +42,7 @@ def knot(directory: Path, zones: Mapping[str, Path]) -> Iterator[int]:
         dies_with_us([program, "-c", str(config)]), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        _wait(directory / "knot.log", process, len(zones))
+        _wait(directory / "knot.log", process, 0 if primary else len(zones))
         yield port
     finally:
         process.terminate()
