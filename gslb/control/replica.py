@@ -24,6 +24,7 @@ from gslb.control.fanout.hub import Hub
 from gslb.control.ingest import demand as demand_report
 from gslb.control.ingest.board import HealthBoard
 from gslb.control.ingest.load import AgentKey
+from gslb.control.ingest.refusals import Refusals
 from gslb.control.ingest.servicer import Intake
 from gslb.control.janitor import Janitor
 from gslb.control.leader import Elector
@@ -75,6 +76,7 @@ class Replica(Intake):
         self.board = HealthBoard(lambda: self.store.view.tasks)
         self.world = World(self.hub, self.board, lambda: self.store.view)
         self.demand = DemandFold()
+        self.refusals = Refusals()
         self.mirror = GslbMirror(self.etcd, self._on_changes)
         self.elector = Elector(self.etcd, settings.replica, address, self._on_leadership)
         self.publisher = Publisher(self.etcd, self.mirror.plans, self._tell_plans)
@@ -190,6 +192,10 @@ class Replica(Intake):
         if refusal:
             raise InvalidValueError(refusal)
         self._judged(self.board.observe(report.datacenter, probes, now_s))
+
+    @override
+    def refused(self, reporter: str, reason: str) -> None:
+        self.refusals.note(reporter, reason, time.monotonic())
 
     @override
     def agent_connected(self, key: AgentKey) -> None:

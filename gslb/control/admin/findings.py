@@ -117,6 +117,11 @@ def _replica(replica: "Replica") -> Findings:
         message = f"{replica.strange_rows} rows of demand were for services or from localities that are not configured"
         yield _finding(WARNING, "demand", f"{message}: compare the clients' localities with `gslb get datacenter`")
     yield from _recorder(replica.recorder)
+    for reporter, refusal in islice(replica.refusals.recent(time.monotonic()).items(), LINES_MAX):
+        message = (
+            f"{refusal.count} refused, the last because: {refusal.reason}; what it said before stands: look after it"
+        )
+        yield _finding(WARNING, f"reports: {reporter}", message)
     for service, reason in _some(replica.planner.refused):
         yield _finding(ERROR, f"service {service}", f"its plan is not published: {reason}")
     for alarm in islice(replica.planner.decision.alarms, LINES_MAX):

@@ -20,6 +20,7 @@ Context = grpc.aio.ServicerContext[Report, report_pb2.ReportAck]
 Acks = AsyncIterator[report_pb2.ReportAck]
 
 _REASON_MAX_CHARS = 300
+_WHO_MAX_CHARS = 100
 
 
 class Intake(Protocol):
@@ -30,6 +31,9 @@ class Intake(Protocol):
 
     def take_demand(self, report: report_pb2.DemandReport) -> None:
         """Raises InvalidValueError."""
+
+    def refused(self, reporter: str, reason: str) -> None:
+        """A report was refused."""
 
     def agent_connected(self, key: AgentKey) -> None:
         """A load stream of this agent brought its first report."""
@@ -54,7 +58,7 @@ class ReportsServicer(report_pb2_grpc.ReportsServicer):
         complained = False
         try:
             async for report in request_iterator:
-                ack = self._take("load", report, self._intake.take_load)
+                ack = self._take("load", report.agent, report, self._intake.take_load)
                 if ack.accepted and key is None:
                     key = (report.datacenter, report.agent)
                     self._intake.agent_connected(key)
@@ -72,17 +76,18 @@ class ReportsServicer(report_pb2_grpc.ReportsServicer):
     ) -> Acks:
         complained = False
         async for report in request_iterator:
-            ack = self._take("demand", report, self._intake.take_demand)
+            ack = self._take("demand", report.reporter, report, self._intake.take_demand)
             if not ack.accepted and not complained:
                 complained = True
                 log.warning("refused a demand report of %r: %s", report.reporter[:100], ack.reason)
             yield ack
 
-    def _take(self, kind: str, report: Report, take: Callable[[Report], None]) -> report_pb2.ReportAck:
+    def _take(self, kind: str, who: str, report: Report, take: Callable[[Report], None]) -> report_pb2.ReportAck:
         try:
             take(report)
         except InvalidValueError as error:
             self.refused[kind] += 1
+            self._intake.refused(f"{kind} of {who[:_WHO_MAX_CHARS]}", str(error)[:_REASON_MAX_CHARS])
             return report_pb2.ReportAck(seq=report.seq, accepted=False, reason=str(error)[:_REASON_MAX_CHARS])
         self.accepted[kind] += 1
         return report_pb2.ReportAck(seq=report.seq, accepted=True)
