@@ -201,6 +201,7 @@ class FakeAgent:
     user: str = "test"
     health: dict = field(default_factory=dict)
     rps: float = 10.0
+    machine_utilization: float = 0.1
     silent: bool = False
 
     def __post_init__(self):
@@ -235,7 +236,7 @@ class FakeAgent:
             seq=self._seq,
             period_s=PERIOD_S,
             partial=partial,
-            machine_utilization=0.1,
+            machine_utilization=self.machine_utilization,
             machine_cores=2,
             task=tasks,
             health=[int(self.health.get(task, HealthStatus.HEALTHY)) for task in tasks],

@@ -9,6 +9,7 @@ from google.protobuf.message import DecodeError
 from bns.model import HealthStatus, Task
 from gslb.control.ingest.board import HealthBoard, Probe
 from gslb.control.ingest.load import LoadStore
+from gslb.control.ingest.refusals import KEPT_S, REPORTERS_MAX, Refusal, Refusals
 from gslb.control.ingest.replay import ReplayGuard
 from gslb.model.errors import InvalidValueError
 from gslb.v1 import report_pb2
@@ -254,3 +255,16 @@ def test_random_bytes_never_break_the_board():
             refused += 1
     assert folded > 20
     assert refused > 100
+
+
+def test_refusals_are_remembered_for_a_while_and_for_few():
+    refusals = Refusals()
+    refusals.note("load of a", "bad", 0.0)
+    refusals.note("load of a", "worse", 1.0)
+    refusals.note("load of b", "replay: seq 5 after 5", 1.0)
+    assert refusals.recent(2.0) == {"load of a": Refusal("worse", 2, 1.0)}
+    assert refusals.recent(KEPT_S + 2.0) == {}
+    for n in range(3 * REPORTERS_MAX):
+        refusals.note(f"r{n}", "bad", 0.0)
+    assert len(refusals.recent(0.0)) == REPORTERS_MAX
+    assert f"r{3 * REPORTERS_MAX - 1}" in refusals.recent(0.0)
