@@ -45,6 +45,7 @@ def fill(lost: Lost) -> Matrix:
     """(R, D): what of each row goes where; rows sum to `lost.rps`, whatever room there is."""
     flows = np.zeros_like(lost.cost_ms)
     load = np.tile(lost.load_rps, (len(lost.capacity_rps), 1))
+    table = _table(lost.max_utilization)
     for rows in _turns(lost):
         loss, need = lost.loss[rows], lost.rps[rows]
         together = np.bincount(loss, need, len(load))[loss]
@@ -53,7 +54,8 @@ def fill(lost: Lost) -> Matrix:
             lost.capacity_rps[loss],
             load[loss],
             need / together,
-            _table(lost.max_utilization),
+            table,
+            len(np.unique(loss)) < len(loss),
         )
         flows[rows] = room.taken(need)
         np.add.at(load, loss, flows[rows])
@@ -86,6 +88,7 @@ class _Room:
     load_rps: Matrix
     part: Vector  # (r,) of all room
     table: Vector
+    shared: bool  # some part is not all
 
     def below(self, level_ms: Vector) -> Matrix:
         """Room that costs less than each row's level, in steps of a millisecond."""
@@ -94,7 +97,8 @@ class _Room:
         room *= self.capacity_rps
         room -= self.load_rps
         np.maximum(room, 0.0, out=room)
-        room *= self.part[:, None]
+        if self.shared:
+            room *= self.part[:, None]
         return room
 
     def taken(self, need_rps: Vector) -> Matrix:

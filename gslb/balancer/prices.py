@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from gslb.balancer.congestion import GENTLE_SEGMENTS, PRICE_TOP_MS, RISE_SEGMENTS
 from gslb.balancer.solver import Vector
-from gslb.balancer.transport import Matrix, Pairs, Transport
+from gslb.balancer.transport import FIT_TOLERANCE, Matrix, Pairs, Transport
 
 # Half the precision is twice as fast, and enough for a guess.
 Coarse = NDArray[np.float32]
@@ -48,7 +48,7 @@ def first_steps(transport: Transport) -> Pairs:
     excess = float(np.maximum(load - transport.capacity, 0.0).sum())
     if not homeless.any() and excess <= EXCESS_FRACTION * float(load.sum()):
         # What is beyond a capacity leaves: then its price is not that of the last segment.
-        return np.where(load > transport.capacity, BRINK, _step_at(transport, load))
+        return np.where(load > transport.capacity * (1 + FIT_TOLERANCE), BRINK, _step_at(transport, load))
     prices = _smoothed(transport, _prices(transport, load))
     nearest: Pairs = np.abs(transport.curve.price_ms[:-1] - prices[:, None]).argmin(axis=1)
     return nearest
@@ -109,8 +109,12 @@ def _newton(cost: Coarse, demand: Coarse, supply: _Supply, prices: Vector, tempe
     held, slope = supply.at(prices)
     jacobian = _product(chosen, flow) * (-1.0 / temperature)
     jacobian.flat[:: len(load) + 1] += load / temperature + slope + RIDGE * float(load.sum())
-    step: Vector = np.linalg.solve(jacobian, load - held)
-    return np.minimum(np.maximum(step, -STEP_MAX_MS), STEP_MAX_MS)
+    try:
+        step: Vector = np.linalg.solve(jacobian, load - held)
+    except np.linalg.LinAlgError:
+        # A worse guess is still a guess.
+        return np.zeros_like(prices)
+    return np.minimum(np.maximum(np.nan_to_num(step), -STEP_MAX_MS), STEP_MAX_MS)
 
 
 def _product(left: Coarse, right: Coarse) -> Matrix:

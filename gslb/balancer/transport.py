@@ -21,8 +21,10 @@ Matrix = NDArray[np.float64]
 Pairs = NDArray[np.intp]
 Flags = NDArray[np.bool_]
 
-# What is less than this fraction of a locality's demand, or of a capacity, is rounding.
+# What is less than this fraction of a locality's demand is rounding.
 ROUNDING: Final = 1e-9
+# Shares are kept to a millionth: loads that a plan put just at the end of a segment are found beyond it by as much.
+FIT_TOLERANCE: Final = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,4 +127,4 @@ def _poured(wanted: Vector, rows: Pairs, demand: Vector) -> Vector:
 def _fits(transport: Transport, steps: Pairs, load: Vector) -> bool:
     least, most = transport.filled[steps], transport.filled[steps + 1]
     used = load / transport.capacity
-    return bool(((used >= least - ROUNDING) & (used <= most + ROUNDING)).all())
+    return bool(((used >= least - FIT_TOLERANCE) & (used <= most + FIT_TOLERANCE)).all())
