@@ -190,7 +190,7 @@ def test_expiry(change: dict[str, object], says: str) -> None:
 CONTINGENCY = contingency.Seen(
     lost="us-east1", asked=140, rpc_failed_s=0.0, rpc_left=True, browser_failed_s=0.7, dns_s=0.8,
     heirs=["europe-west1"], worst_window=0.9, worst_at="europe-west1 at +2.0 s", demand_rps=120.0, remaining_rps=180.0,
-    healthy_s=6.0, first_back_s=4.0, whole_back_s=20.0, failures_on_return=0, used={"europe-west1": 0.9},
+    healthy_s=6.0, first_back_s=4.0, whole_back_s=20.0, rpc_early=0.2, failures_on_return=0, used={"europe-west1": 0.9},
 )  # fmt: skip
 
 
@@ -209,6 +209,8 @@ CONTINGENCY = contingency.Seen(
         ({"healthy_s": None}, "all healthy again after never"),
         ({"whole_back_s": 6.0}, "time that the return took 2 s"),
         ({"whole_back_s": None}, "back after never"),
+        ({"rpc_early": 0.9}, "RPC client's part there in 2 s 0.9"),
+        ({"rpc_early": None}, "RPC client's part there in 2 s never"),
         ({"failures_on_return": 4}, "failed requests on return 4"),
     ],
 )
@@ -235,3 +237,9 @@ def test_a_return_is_whole_when_the_rate_is_there() -> None:
     assert whole is not None
     assert whole - first > 5
     assert contingency.returned([(0.0, 0), (1.0, 0)], 1.0) == (None, None)
+
+
+def test_the_early_part_is_counted_from_the_first_answer_on() -> None:
+    answers = [contingency.Answer(0.1 * i, "us" if i in {10, 20} else "eu", "") for i in range(100)]
+    assert contingency.early(answers, "us") == pytest.approx(2 / 21, abs=0.01)
+    assert contingency.early(answers, "asia") is None
