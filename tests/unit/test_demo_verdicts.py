@@ -164,8 +164,14 @@ def test_ramped(change: dict[str, object], says: str) -> None:
     assert says in str(told["why"])
 
 
+def test_what_the_others_could_not_carry_in_comfort_may_come_back_at_once() -> None:
+    leap = levels((0, 0), (1, 14), (3, 16), (5, 18), (7, 21), (8, 22))
+    assert expiry.verdict(replace(EXPIRY, levels=leap))["ok"] is False
+    assert expiry.verdict(replace(EXPIRY, levels=leap, forced_rps=8.0))["ok"] is True
+
+
 UP = levels((0, 0), (1, 2), (5, 8), (10, 14), (16, 20), (18, 22))
-EXPIRY = expiry.Seen(22.0, 60.0, 0.0, UP, 1.5, 18.0, 0)
+EXPIRY = expiry.Seen(22.0, 60.0, 0.0, 0.0, UP, 1.5, 18.0, 0)
 
 
 @pytest.mark.parametrize(
@@ -175,7 +181,7 @@ EXPIRY = expiry.Seen(22.0, 60.0, 0.0, UP, 1.5, 18.0, 0)
         ({"gone_s": None}, "no drain listed after never"),
         ({"returned_s": None}, "back after never"),
         ({"levels": levels((0, 0), (1, 22))}, "steps on the way 0"),
-        ({"levels": levels((0, 0), (1, 12), (2, 15), (3, 18), (4, 22))}, "faster than 1.38 rps a second"),
+        ({"levels": levels((0, 0), (1, 12), (2, 15), (3, 18), (4, 22))}, "faster than 0 rps and 1.38 a second"),
         ({"levels": [*UP, Level(20, 15)]}, "steps back: +20.0 s: 22.0 -> 15.0 rps"),
         ({"failures": 1}, "failed requests 1"),
     ],
