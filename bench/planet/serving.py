@@ -57,7 +57,17 @@ async def start_servers(stage: Stage, datacenter: str, count: int, control: str)
     config.write_text(json.dumps({"tasks": tasks}), encoding="utf-8")  # JSON is YAML
     stage.python(
         f"agent-{datacenter}",
-        *("gslb", "agent", "--name", f"node-{datacenter}", "--datacenter", datacenter, "--control", control),
+        *(
+            "gslb",
+            "agent",
+            "--no-machine-cpu",
+            "--name",
+            f"node-{datacenter}",
+            "--datacenter",
+            datacenter,
+            "--control",
+            control,
+        ),
         *("--socket", str(stage.directory / f"{datacenter}.sock"), "--config", str(config)),
         *("--machine-id", f"machine-{datacenter}", "--http", f"127.0.0.1:{free_port()}"),
     )
