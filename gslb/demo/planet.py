@@ -36,7 +36,7 @@ LOG_SAMPLE = 0.01
 # What a search costs is little of it the demo's own work: most of it is burned, so that capacity, which is learned from
 # CPU, is about the same on every machine.
 BACKEND_CPU_MS = 2.0
-BACKEND_CPU_CORES = 0.2
+BACKEND_CPU_CORES = 0.24
 
 Progress = Callable[[str], None]
 
