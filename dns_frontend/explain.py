@@ -112,6 +112,8 @@ def _record(owned: OwnedRRset, rdata: bytes) -> str:
 def _static_reason(reply: Reply) -> str:
     if reply.rcode == Rcode.SERVFAIL:
         return "the name's service has no endpoint yet: SERVFAIL, so that nobody caches its absence"
+    if reply.bns and reply.answer:
+        return "the name of a task or of a job's port: from BNS, the same for everybody, but for jobs of many tasks"
     if reply.answer:
         return "static records of the zone, the same for everybody"
     if not reply.authoritative:

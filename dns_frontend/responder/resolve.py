@@ -33,6 +33,7 @@ class Reply:
     additional: list[OwnedRRset] = field(default_factory=list)  # glue: without it a referral is useless
     extras: tuple[OwnedRRset, ...] = ()  # additional too, as far as there is room
     scope: int = 0
+    bns: bool = False  # the name is a task's or a job's port
     service: str = ""
     locality: str = ""
     datacenter: str = ""
@@ -154,6 +155,7 @@ class _Walk:
     def _task(self, above: bytes, node: Node) -> bool:
         """A name of BNS: a task's addresses, or where a job's port is to be found."""
         client = self._client()
+        self._reply.bns = True
         found = self._serving.bns.find(
             self._serving.services, self._key[: -len(above)], self._name[-len(above) :], client.key
         )

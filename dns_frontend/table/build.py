@@ -121,12 +121,15 @@ def _add_parent(draft: _Draft, origin: bytes, everything: Mapping[bytes, ZoneDat
 
 
 def _glue(rrsets: RRsets, data: ZoneData) -> tuple[OwnedRRset, ...]:
-    """The addresses that this zone has for the servers of a delegation, hidden ones too (RFC 1034 section 4.2.1)."""
+    """The addresses that this zone has for the servers of a delegation: hidden ones, and a wildcard's, too.
+
+    RFC 1034 section 4.2.1, and section 4.3.2 step 3b: "whatever addresses are available".
+    """
     found: list[OwnedRRset] = []
     for server in rrsets[RType.NS].rdatas:
         name = server.lower()
         if is_under(name, data.origin):
-            known = data.nodes.get(name, {})
+            known = data.match(name) or {}
             found.extend(OwnedRRset(server, known[key]) for key in sorted(ADDRESS_TYPES) if key in known)
     return tuple(found)
 

@@ -8,6 +8,7 @@ import dns.rdatatype
 import pytest
 
 from bns.model import HealthStatus
+from dns_frontend.explain import explain
 from dns_frontend.metrics import Counters
 from dns_frontend.responder.respond import Responder
 from dns_frontend.table.bns import SRV_RECORDS_MAX
@@ -176,3 +177,10 @@ def test_the_index_is_kept_while_no_job_comes_or_goes():
     assert second.services["gfe"] is not first.services["gfe"]
     third = second.advance(catalog(), {})
     assert third.bns.services == {}
+
+
+def test_an_answer_says_that_it_is_from_bns():
+    found = explain(serving(view_of()), f"1.{JOB}", "A", "10.1.2.3")
+    assert found.answers == ("127.1.0.2",)
+    assert "BNS" in found.reason
+    assert "NXDOMAIN" in explain(serving(view_of()), f"9.{JOB}", "A", "10.1.2.3").reason
