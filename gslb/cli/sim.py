@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from gslb.sim import chart, story
+from gslb.sim.canvas import CANVASES, Canvas
 from gslb.sim.commands import Stage
 from gslb.sim.errors import StoryError
 
@@ -16,15 +17,19 @@ STORY_MAX_BYTES = 1_000_000
 @click.command(short_help="Play a story on a simulated planet.")
 @click.argument("path", metavar="STORY", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--rewrite", is_flag=True, help="Write what is printed today into STORY.")
-@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), metavar="OUT.svg", help="Draw what happened.")
+@click.option(
+    "--plot",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="OUT.png|OUT.svg",
+    help="Draw what happened; .png needs gslb[plot].",
+)
 def sim(path: Path, rewrite: bool, plot: Path | None) -> None:
     """Play STORY: the production balancer, steering and RPC policy on a planet under a virtual clock.
 
     Prints how the outcome differs from what the story says; exit code 1 when it does, or when an `expect` is missed.
-    With --plot, demand, load over capacity, utilization and shares over time are drawn as SVG.
+    With --plot, demand, load, capacity, shares and utilization over time are drawn, with what was done when.
     """
-    if plot is not None and plot.suffix != ".svg":
-        raise click.UsageError(f"--plot {plot}: only .svg can be drawn; name it {plot.with_suffix('.svg')}")
+    canvas = _canvas(plot)
     if path.stat().st_size > STORY_MAX_BYTES:
         raise click.UsageError(f"{path} is larger than {STORY_MAX_BYTES} bytes: that is no story")
     before = path.read_text(encoding="utf-8")
@@ -33,8 +38,8 @@ def sim(path: Path, rewrite: bool, plot: Path | None) -> None:
         after = story.render(story.play(story.parse(before, str(path)), stage.execute))
     except StoryError as error:
         raise click.ClickException(str(error)) from error
-    if plot is not None:
-        plot.write_text(chart.draw(stage.world, path.stem), encoding="utf-8")
+    if plot is not None and canvas is not None:
+        plot.write_bytes(chart.draw(stage.world, path.stem, canvas))
         click.echo(f"wrote {plot}", err=True)
     same = before == after
     if rewrite and not same:
@@ -42,6 +47,21 @@ def sim(path: Path, rewrite: bool, plot: Path | None) -> None:
         click.echo(f"wrote {path}", err=True)
     _say(path, before, after, stage.missed)
     sys.exit(1 if stage.missed or not (same or rewrite) else 0)
+
+
+def _canvas(plot: Path | None) -> type[Canvas] | None:
+    """What paints the kind of picture that is asked for; told before the story is played, which may take a while."""
+    if plot is None:
+        return None
+    canvas = CANVASES.get(plot.suffix)
+    if canvas is None:
+        kinds = " or ".join(CANVASES)
+        raise click.UsageError(f"--plot {plot}: pictures end in {kinds}; name it {plot.with_suffix('.png')}")
+    try:
+        canvas(1, 1)
+    except StoryError as error:
+        raise click.ClickException(f"--plot {plot}: {error}") from error
+    return canvas
 
 
 def _say(path: Path, before: str, after: str, missed: int) -> None:

@@ -64,7 +64,10 @@ class Stage:
         command = COMMANDS.get(words.command)
         if command is None:
             command = COMMANDS[words_of(f"help {words.command}").known(0, "command", COMMANDS)]
-        return list(command(self, words))
+        printed = list(command(self, words))
+        if self.running and words.command in EVENTS:
+            self.world.meters.events.append((self.world.now_s, text))
+        return printed
 
     def catalog(self) -> Catalog:
         return self._world.catalog if self._world else self.setup.catalog
@@ -294,6 +297,9 @@ def _undrain(stage: Stage, words: Words) -> Lines:
 def _fault(stage: Stage, words: Words) -> Lines:
     return FAULTS[words.command](stage.world, words)
 
+
+# What a picture marks: all that is done to a planet that runs.
+EVENTS: Final = frozenset({*FAULTS, "drain", "undrain", "demand", "set"})
 
 COMMANDS: Final[Mapping[str, Callable[[Stage, Words], Lines]]] = MappingProxyType(
     {

@@ -36,6 +36,7 @@ class Meters:
     """Series since the beginning; a window begins at `mark_s`."""
 
     times: list[float] = field(default_factory=list)
+    events: list[tuple[float, str]] = field(default_factory=list)  # what was done to the planet, and when
     services: dict[str, list[ServiceTick]] = field(default_factory=dict)
     sites: dict[tuple[str, str], list[SiteTick]] = field(default_factory=dict)
     # What is asked of what is shared, over what there is: (`cpu`, `uplink` or `path`, locality of a path, datacenter).

@@ -1,14 +1,17 @@
 """The simulator itself: what it conserves, what its faults mean, and that the same story comes out the same."""
 
 import math
+import sys
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from gslb.cli.sim import sim
-from gslb.sim import story
+from gslb.sim import chart, story
+from gslb.sim.canvas import SvgCanvas
 from gslb.sim.commands import COMMANDS, Stage
 from gslb.sim.errors import StoryError
 from gslb.sim.servers import fresh_job
@@ -254,10 +257,38 @@ def test_the_command_shows_the_difference_rewrites_and_draws(tmp_path: Path):
     assert "as it says" in again.output
     drawn = (tmp_path / "one.svg").read_text()
     assert drawn.startswith("<svg")
-    assert drawn.count("<polyline") == 8
-    refused = run(sim, [str(path), "--plot", str(tmp_path / "one.png")])
+    # Demand and served, and of two datacenters load, capacity, share and utilization.
+    assert drawn.count("<polyline") == 2 + 2 * 4
+    assert "utilization (work asked for over CPU there is), %" in drawn
+    refused = run(sim, [str(path), "--plot", str(tmp_path / "one.gif")])
     assert refused.exit_code == 2
-    assert "only .svg can be drawn" in refused.output
+    assert "pictures end in .svg or .png" in refused.output
+
+
+def test_a_png_shows_what_was_done(tmp_path: Path):
+    path = tmp_path / "one.txt"
+    path.write_text("\n".join([*PLANET, "run 20s", "lose east", "run 20s", "set noise=5%", "run 5s"]) + "\n")
+    drawn = CliRunner().invoke(sim, [str(path), "--rewrite", "--plot", str(tmp_path / "one.png")])
+    assert drawn.exit_code == 0, drawn.output
+    with Image.open(tmp_path / "one.png") as picture:
+        assert picture.format == "PNG"
+        assert picture.size[0] == 2 * chart.WIDTH
+        # The mark of the loss, and the line of the datacenter that takes over.
+        colours = {colour for _, colour in picture.getcolors(1 << 24) or []}
+    assert len(colours) > 100
+    one = stage("run 20s", "lose east", "run 20s")
+    assert one.world.meters.events == [(20.0, "lose east")]
+    assert "lose east" in chart.draw(one.world, "one", SvgCanvas).decode()
+
+
+def test_without_pillow_the_way_to_get_it_is_said_before_the_story_is_played(tmp_path: Path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    path = tmp_path / "one.txt"
+    path.write_text("\n".join([*PLANET, "run 5s"]) + "\n")
+    refused = CliRunner().invoke(sim, [str(path), "--plot", str(tmp_path / "one.png")])
+    assert refused.exit_code == 1
+    assert "pip install 'gslb[plot]'" in refused.output
+    assert CliRunner().invoke(sim, [str(path), "--rewrite", "--plot", str(tmp_path / "one.svg")]).exit_code == 0
 
 
 def test_an_expectation_that_is_missed_is_not_made_good_by_rewriting(tmp_path: Path):
