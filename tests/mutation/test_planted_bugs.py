@@ -226,11 +226,11 @@ BUGS = (
     ),
     Bug(
         "9",
-        "a slow reader gets the backlog",
-        "gslb/control/fanout/hub.py",
-        "        owed, self._pending = self._pending, False\n        dirty, self._dirty = self._dirty, set()",
-        "        owed, self._pending = self._pending, False\n        dirty = [*self._dirty, *self._dirty]",
-        "tests/unit/test_control_fanout.py::test_a_slow_reader_gets_the_newest_state_once",
+        "as many reporters are remembered as come",
+        "gslb/balancer/demand.py",
+        "        if known is None and len(self._reporters) >= REPORTERS_MAX:",
+        "        if False:",
+        "tests/unit/test_balancer_demand.py::test_memory_is_bounded_in_reporters_and_rows",
     ),
     Bug(
         "10",
