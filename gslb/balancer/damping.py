@@ -101,19 +101,25 @@ def within_band(held: Held, demand_rps: Vector, used_rps: Vector, now: Signature
     They are as long as nobody can tell the difference from noise. If so, a plan that has to be made anew for another
     reason (stickiness that decayed, a ramp) is made from the old numbers again, or each would move with the noise.
     """
-    if now != held.signature or bool(((used_rps > 0) != (held.used_rps > 0)).any()):
+    if pressed(held, demand_rps, used_rps, now, overload):
         return False
+    load = held.placement.load_rps(demand_rps)
+    # Less capacity is like more load.
+    alike = load * np.divide(held.used_rps, used_rps, out=np.ones_like(load), where=used_rps > 0)
+    band = np.maximum(HOLD_FRACTION * held.load_rps, HOLD_CAPACITY_FRACTION * held.used_rps)
+    return bool((np.abs(alike - held.load_rps) <= band).all())
+
+
+def pressed(held: Held, demand_rps: Vector, used_rps: Vector, now: Signature, overload: float) -> bool:
+    """Whether the plan cannot stay: health or drains changed, or somebody would be beyond what he may carry."""
+    if now != held.signature or bool(((used_rps > 0) != (held.used_rps > 0)).any()):
+        return True
     load = held.placement.load_rps(demand_rps)
     slack = FULL_TOLERANCE if overload <= 1 + FULL_TOLERANCE else OVERLOAD_TOLERANCE
     room = used_rps * overload * (1 + slack)
     if overload <= 1:
         room = np.minimum(room, plannable_rps(used_rps, float(demand_rps.sum())) * (1 + CHANCE_TOLERANCE))
-    if bool((load > room).any()):
-        return False
-    # Less capacity is like more load.
-    alike = load * np.divide(held.used_rps, used_rps, out=np.ones_like(load), where=used_rps > 0)
-    band = np.maximum(HOLD_FRACTION * held.load_rps, HOLD_CAPACITY_FRACTION * held.used_rps)
-    return bool((np.abs(alike - held.load_rps) <= band).all())
+    return bool((load > room).any())
 
 
 def plannable_rps(used_rps: Vector, demand_rps: float) -> Vector:

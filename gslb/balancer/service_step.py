@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from gslb.balancer import contingency
+from gslb.balancer import contingency, outstanding
 from gslb.balancer.assignment import Assignment, Matrix, Problem, assign, floored
 from gslb.balancer.bandwidth import NO_BANDWIDTH, Bandwidth, curve_of, lanes_of
 from gslb.balancer.capacity import ServiceCapacity, capacity_of
@@ -19,6 +19,7 @@ from gslb.balancer.damping import (
     Placement,
     growth_rps,
     plannable_rps,
+    pressed,
     ramp,
     ramp_note,
     signature,
@@ -28,6 +29,7 @@ from gslb.balancer.inputs import Inputs, TaskState
 from gslb.balancer.lanes import Lanes
 from gslb.balancer.learning import learn
 from gslb.balancer.network import Network
+from gslb.balancer.outstanding import Outstanding, answered, by_dns, committed, learned, mended
 from gslb.balancer.policy import cost_ms, spread
 from gslb.balancer.safety import RemovalBudget, auto_drained, plan_violations
 from gslb.balancer.sharing import Pair
@@ -36,7 +38,7 @@ from gslb.balancer.state import ServiceDecision, ServiceMemory, Solved
 from gslb.model import limits
 from gslb.model.errors import InvalidValueError
 from gslb.model.plan import Plan
-from gslb.model.resources import Objective, Service
+from gslb.model.resources import DemandSource, Objective, Service
 
 # Stickiness below this is none; it gets there in ten minutes.
 STICKINESS_MIN_MS: Final = 0.02
@@ -47,6 +49,9 @@ FORCED_TOLERANCE: Final = 1e-3
 # A path that carries more than it can by less than this is noise.
 PATH_TOLERANCE: Final = 0.02
 PATH_NOTES_MAX: Final = 5
+# Late resolvers never leave less than this part of a capacity to answers.
+COMMITTED_ROOM_MIN: Final = 0.01
+PATH_OVERLOAD: Final = "path overload"
 FAULTS = (InvalidValueError, SolverError, ArithmeticError, ValueError, LookupError, TypeError)
 
 
@@ -164,6 +169,12 @@ def _renewed(memory: ServiceMemory, service: Service, tasks: tuple[TaskState, ..
         return _holding(base, f"no task of service {service.name} is registered", moment)
     case = _case(service, capacity, moment)
     solved = memory.solved
+    if by_dns(service):
+        case, out = _seen_through_dns(base, case, moment, fresh=tasks is not memory.tasks)
+        base = replace(base, outstanding=out)
+        if _answers_wait(memory, case, moment):
+            decision = replace(memory.decision, capacity=capacity, recomputed=False)
+            return _again(replace(base, decision=decision, compared=None), moment)
     if solved is not None and _as_planned(solved, case):
         # Never more than there is now: a budget that shrank is somebody else's.
         least = tuple(map(min, solved.used_rps, case.used_rps))
@@ -172,6 +183,50 @@ def _renewed(memory: ServiceMemory, service: Service, tasks: tuple[TaskState, ..
             decision = replace(memory.decision, capacity=capacity, recomputed=False)
             return _again(replace(base, decision=decision, compared=None), moment)
     return _solved(base, case, moment)
+
+
+def _seen_through_dns(
+    memory: ServiceMemory, case: _Case, moment: Moment, *, fresh: bool
+) -> tuple[_Case, Outstanding | None]:
+    """The case with demand mended for what nobody counts, and the answers outstanding with what load says of them."""
+    out, ttl_s, now_s = memory.outstanding, float(case.service.ttl_s), moment.now_s
+    if out is None or memory.solved is None or not out.fits(case.columns, len(case.demand_rps)):
+        return case, out
+    sites = {site.datacenter: site for site in case.capacity.datacenters}
+    here = [sites[name] for name in _names(case, moment.network)]
+    dead = np.array([site.capacity_rps <= 0 and not site.drained for site in here])
+    if dead.any():
+        # DNS queries are counted by the frontends, whoever is dead.
+        if case.service.source is DemandSource.EDGE and len(memory.solved.demand_rps) == len(case.demand_rps):
+            demand = mended(out, case.demand_rps, memory.solved.demand_rps, dead, ttl_s, now_s)
+            case = replace(case, demand_rps=demand)
+    elif fresh:
+        out = learned(
+            out, case.demand_rps, _reported_rps(memory.tasks, [site.datacenter for site in here]), ttl_s, now_s
+        )
+    return case, out
+
+
+def _reported_rps(tasks: tuple[TaskState, ...], datacenters: list[str]) -> Vector:
+    """The load that agents report, by datacenter; NaN: not all of it."""
+    seen = dict.fromkeys(datacenters, 0.0)
+    for task in tasks:
+        fresh = task.report_age_s <= limits.REPORT_STALE_PERIODS * limits.LOAD_REPORT_PERIOD_MAX_S
+        if task.datacenter in seen:
+            seen[task.datacenter] += task.ok_rps + task.error_rps if fresh else math.nan
+    return np.array([seen[name] for name in datacenters])
+
+
+def _answers_wait(memory: ServiceMemory, case: _Case, moment: Moment) -> bool:
+    """Whether the answers of a service that DNS steers stay as they are, because they changed less than a TTL ago."""
+    out, solved = memory.outstanding, memory.solved
+    if out is None or solved is None or memory.decision.plan is None or memory.decision.held:
+        return False
+    if moment.now_s - out.since_s >= case.service.ttl_s or not out.fits(case.columns, len(case.demand_rps)):
+        return False
+    if memory.network is not moment.network or memory.service != case.service:
+        return False
+    return not pressed(solved.held, case.demand_rps, np.array(case.used_rps), signature(case.capacity), _overload(case))
 
 
 def _judge_tasks(
@@ -255,7 +310,8 @@ def _same(memory: ServiceMemory, solved: Solved, case: _Case, moment: Moment) ->
         return False
     if solved.held.ramping or _gain_is_due(solved, moment.now_s) or memory.decision.plan is None:
         return False
-    return _kinds(memory.decision.plan.notes) == _kinds(_notes(case, solved.overload))
+    # What a path carries was looked at before (`_paths_outgrown`).
+    return _kinds(memory.decision.plan.notes) - {PATH_OVERLOAD} == _kinds(_notes(case, solved.overload))
 
 
 def _overload(case: _Case) -> float:
@@ -269,18 +325,8 @@ def _solved(base: ServiceMemory, case: _Case, moment: Moment) -> ServiceMemory:
     since_s = _stickiness_since(base.solved, case, previous, moment.now_s)
     network = moment.network
     cost = _cost(case, moment)
-    assignment = assign(
-        Problem(
-            case.demand_rps,
-            cost,
-            plannable_rps(np.array(case.used_rps), float(case.demand_rps.sum())),
-            case.service.max_utilization,
-            previous,
-            stickiness_ms(since_s, moment.now_s),
-            curve_of(case.service, case.bandwidth, _names(case, network), np.array(case.used_rps)),
-            case.lanes,
-        )
-    )
+    out = _outstanding(base, case, previous, moment) if by_dns(case.service) else None
+    assignment = _assigned(case, cost, previous, stickiness_ms(since_s, moment.now_s), out, moment)
     names = _names(case, network)
     wanted = _sprayed(assignment, case, moment, names)
     assignment, held = _damped(base, case, previous, wanted, moment.now_s)
@@ -302,7 +348,40 @@ def _solved(base: ServiceMemory, case: _Case, moment: Moment) -> ServiceMemory:
         return _holding(base, "; ".join(violations), moment)
     decision = ServiceDecision(plan, differs(plan, published), True, plan.notes, "", case.capacity, assignment.overload)
     solved = Solved(case.used_rps, case.demand_rps, since_s, assignment.gain_ms, assignment.overload, held)
-    return replace(base, solved=solved, compared=published, decision=decision)
+    if by_dns(case.service):
+        out = answered(out, case.columns, assignment.shares, float(case.service.ttl_s), moment.now_s)
+    return replace(base, solved=solved, outstanding=out, compared=published, decision=decision)
+
+
+def _outstanding(base: ServiceMemory, case: _Case, previous: Matrix, moment: Moment) -> Outstanding | None:
+    """The answers so far; of a service without a memory those of the published plan."""
+    known = base.outstanding
+    if known is not None and known.fits(case.columns, len(previous)):
+        return known
+    if bool((np.abs(previous.sum(axis=1) - 1) > limits.SHARE_SUM_TOLERANCE).any()):
+        return known
+    return answered(known, case.columns, previous, float(case.service.ttl_s), moment.now_s)
+
+
+def _assigned(
+    case: _Case, cost: Matrix, previous: Matrix, mu_ms: float, out: Outstanding | None, moment: Moment
+) -> Assignment:
+    """The program's answer. What late resolvers keep where it is takes up capacity there and is not to be placed."""
+    used, demand = np.array(case.used_rps), case.demand_rps
+    plannable = plannable_rps(used, float(demand.sum()))
+    free = demand
+    if out is not None and out.fits(case.columns, len(demand)):
+        kept = committed(out, used > 0, float(case.service.ttl_s), moment.now_s)
+        free = demand * (1 - kept.sum(axis=1))
+        plannable = np.maximum(plannable - np.einsum("l,ld->d", demand, kept), COMMITTED_ROOM_MIN * plannable)
+    names = _names(case, moment.network)
+    curve = curve_of(case.service, case.bandwidth, names, used)
+    problem = Problem(free, cost, plannable, case.service.max_utilization, previous, mu_ms, curve, case.lanes)
+    assignment = assign(problem)
+    if free is demand:
+        return assignment
+    load = np.einsum("l,ld->d", demand, assignment.shares)
+    return replace(assignment, load_rps=load, overload=_overload(case))
 
 
 def _names(case: _Case, network: Network) -> list[str]:
@@ -320,7 +399,7 @@ def _path_notes(case: _Case, assignment: Assignment, network: Network) -> list[s
     over = np.flatnonzero(flows > full * (1 + PATH_TOLERANCE)).tolist()
     names = _names(case, network)
     return [
-        f"path overload: {network.localities[case.lanes.row[i]]} sends {flows[i]:.4g} rps to"
+        f"{PATH_OVERLOAD}: {network.localities[case.lanes.row[i]]} sends {flows[i]:.4g} rps to"
         f" {names[case.lanes.column[i]]} over a path for {full[i]:.4g} rps"
         for i in over[:PATH_NOTES_MAX]
     ]
@@ -341,6 +420,9 @@ def _damped(
     used = np.array(case.used_rps)
     elapsed_s = now_s - base.solved.held.made_at_s if base.solved else limits.PLAN_PERIOD_S
     room = used * wanted.overload
+    growth = growth_rps(used, elapsed_s)
+    if by_dns(case.service):
+        growth = outstanding.growth_rps(base.outstanding, used, float(case.service.ttl_s), now_s)
     ramped = ramp(
         Move(
             previous,
@@ -348,7 +430,7 @@ def _damped(
             case.demand_rps,
             room,
             room * case.service.max_utilization,
-            growth_rps(used, elapsed_s),
+            growth,
         )
     )
     load = case.demand_rps @ ramped.shares

@@ -10,6 +10,7 @@ from gslb.balancer.damping import Held
 from gslb.balancer.inputs import TaskState
 from gslb.balancer.learning import UNLEARNED, Learning
 from gslb.balancer.network import Network
+from gslb.balancer.outstanding import Outstanding
 from gslb.balancer.safety import NO_NAMES, RemovalBudget
 from gslb.balancer.sharing import NOTHING_SHARED, Pair, Sharing, Use
 from gslb.balancer.solver import Vector
@@ -66,6 +67,7 @@ class ServiceMemory:
     demand_seen: Mapping[str, float] | None = None
     budgets: Mapping[Pair, float] = field(default_factory=dict)  # of all services, compared by identity
     bandwidth: Bandwidth = NO_BANDWIDTH  # compared by identity
+    outstanding: Outstanding | None = None  # answers, of a service that DNS steers
     compared: Plan | None = None  # the published plan that `decision.changed` was found against
     decision: ServiceDecision = ServiceDecision(None)
     learning: Learning = UNLEARNED

@@ -16,6 +16,7 @@ from bns.etcd.election import Leadership
 from bns.etcd.errors import EtcdError
 from gslb.balancer.demand import DemandFold
 from gslb.balancer.inputs import Callers, Deleted, Inputs
+from gslb.balancer.outstanding import by_dns
 from gslb.balancer.state import BalancerState, Decision
 from gslb.balancer.step import step
 from gslb.control.ingest.board import HealthBoard
@@ -143,14 +144,16 @@ class Planner:
             await self._publish(leadership)
 
     async def _refresh_states(self) -> None:
-        """The newest load of the tasks whose capacity follows from it; others get their turn in between.
+        """The newest load of the tasks whose capacity, or whose DNS answers' late tail, follows from it.
+
+        Others get their turn in between.
 
         The capacity of the rest was declared: making 100,000 tasks anew each period would change no plan.
         """
         world = self._sources.world
         done = 0
         for name, service in list(world.catalog.services.items()):
-            if all(backend.mode is CapacityMode.RATE for backend in service.backends):
+            if not by_dns(service) and all(backend.mode is CapacityMode.RATE for backend in service.backends):
                 continue
             done += len(world.states_of(name, time.monotonic(), fresh=True))
             if done >= STATES_AT_ONCE:

@@ -14,6 +14,7 @@ from bns.model import HealthStatus
 from gslb.balancer.coverage import Coverage, full_coverage
 from gslb.balancer.demand import DemandFold, DemandReport
 from gslb.balancer.inputs import Inputs, TaskState
+from gslb.balancer.outstanding import by_dns
 from gslb.balancer.state import BalancerState, Decision
 from gslb.balancer.step import step
 from gslb.balancer.verdict import Evidence, Witness, judge
@@ -177,7 +178,8 @@ class Control:
         self.published.append(Published(now_s, plan.service, moved_fraction(before, after)))
 
     def _states_of(self, service: str, now_s: float, *, fresh: bool) -> tuple[TaskState, ...]:
-        learns = any(b.mode is CapacityMode.UTILIZATION for b in self.catalog.services[service].backends)
+        declared = self.catalog.services[service]
+        learns = by_dns(declared) or any(b.mode is CapacityMode.UTILIZATION for b in declared.backends)
         if service not in self._states or (fresh and learns):
             self._states[service] = tuple(self._state_of(task, b, now_s) for task, b in self._tasks[service])
         return self._states[service]
