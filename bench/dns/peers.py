@@ -51,14 +51,13 @@ def _found(program: str) -> str | None:
 
 
 def ours(stage: Stage, label: str, threads: int) -> Server:
-    """`gslb dns` from a snapshot, without a control plane."""
+    """`gslb dns` from a file, without a control plane."""
     port = free_port()
-    snapshot = stage.directory / "snapshot"
-    if not snapshot.exists():
-        world.write_snapshot(snapshot)
-    arguments = ["gslb", "dns", "--listen", f"127.0.0.1:{port}", "--control", "127.0.0.1:1"]
-    pid = stage.python(label, *arguments, "--snapshot", str(snapshot), "--threads", str(threads))
-    return Server(label, port, pid)
+    config = stage.directory / "config.yaml"
+    if not config.exists():
+        world.write_config(config)
+    arguments = ["gslb", "dns", "--listen", f"127.0.0.1:{port}", "--config", str(config)]
+    return Server(label, port, stage.python(label, *arguments, "--threads", str(threads)))
 
 
 def compiled(stage: Stage, name: str) -> Path:
@@ -83,9 +82,9 @@ def _gdnsd(directory: Path, port: int) -> Sequence[str]:
     order = list(world.PLACES)
     nets = "\n".join(
         f"      {network} => [{', '.join([name, *(other for other in order if other != name)])}]"
-        for name, (_, network) in world.PLACES.items()
+        for name, (_, network, _) in world.PLACES.items()
     )
-    addresses = "\n".join(f"      {name} => {address}" for name, (address, _) in world.PLACES.items())
+    addresses = "\n".join(f"      {name} => {address}" for name, (address, _, _) in world.PLACES.items())
     (directory / "config").write_text(
         f"""options => {{
   listen => 127.0.0.1
@@ -98,7 +97,6 @@ def _gdnsd(directory: Path, port: int) -> Sequence[str]:
 plugins => {{ geoip => {{
   maps => {{ world => {{
     datacenters => [{", ".join(order)}]
-    default => [{", ".join(order)}]
     nets => {{
 {nets}
     }}
@@ -134,7 +132,7 @@ def _knot(directory: Path, port: int) -> Sequence[str]:
     lines = []
     for name in world.names():
         lines.append(f"{name}:\n")
-        lines += [f"  - net: {network}\n    A: {address}\n" for address, network in world.PLACES.values()]
+        lines += [f"  - net: {network}\n    A: {address}\n" for address, network, _ in world.PLACES.values()]
     (directory / "geo.conf").write_text("".join(lines))
     (directory / "knot.conf").write_text(
         f"""server:
@@ -165,7 +163,7 @@ zone:
 
 def _powerdns(directory: Path, port: int) -> Sequence[str]:
     """The geoip backend, whose expressions choose by country or network; without a database every client is unknown."""
-    records = "\n".join(f"    {name}:\n      - a: {world.PLACES['europe-west1'][0]}" for name in world.names())
+    records = "\n".join(f"    {name}:\n      - a: {world.PLACES['europe-west1'].address}" for name in world.names())
     (directory / "geo.yaml").write_text(
         f"""domains:
 - domain: {world.ZONE}
@@ -199,7 +197,7 @@ def _powerdns(directory: Path, port: int) -> Sequence[str]:
 def _bind(directory: Path, port: int) -> Sequence[str]:
     """A view for each network."""
     views = []
-    for name, (address, network) in world.PLACES.items():
+    for name, (address, network, _) in world.PLACES.items():
         (directory / f"{name}.zone").write_text(_zone_text(_records(address)))
         zone = f'zone "{world.ZONE}" {{ type primary; file "{directory}/{name}.zone"; }};'
         views.append(f'view "{name}" {{ match-clients {{ {network}; }}; {zone} }};\n')
@@ -217,7 +215,7 @@ controls {{ }};
 
 def _nsd(directory: Path, port: int) -> Sequence[str]:
     """No geography: the same records for everybody, as a mark."""
-    (directory / "zone").write_text(_zone_text(_records(world.PLACES["europe-west1"][0])))
+    (directory / "zone").write_text(_zone_text(_records(world.PLACES["europe-west1"].address)))
     (directory / "nsd.conf").write_text(
         f"""server:
     ip-address: 127.0.0.1@{port}

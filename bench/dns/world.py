@@ -1,31 +1,34 @@
 """What every server in the benchmark serves: a thousand names, three datacenters, a client network for each; and queries."""
 
 import ipaddress
+import json
 import random
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
-from bns.model import HealthStatus
 from dns_frontend.zone.name import from_text
-from gslb.model.endpoint import ServiceEndpoint
-from gslb.model.geography import Coordinates
-from gslb.model.meta import Meta
-from gslb.model.plan import Plan, Stamp
-from gslb.model.resources import Backend, Catalog, ClientArea, Datacenter, Service, Zone
-from gslb.steer.view import ServiceView
-from gslb.wire.reader import ReaderView
-from gslb.wire.snapshot import to_bytes
 
 NAMES: Final = 1000
 ZONE: Final = "bench.example"
 TTL_S: Final = 30
-# Datacenter: its address, and the network whose clients are nearest to it. The load generator is on 127.0.0.1.
+NAMES_PER_SERVICE: Final = 100
+
+
+class Place(NamedTuple):
+    """A datacenter: its address, the network whose clients are nearest to it, and where it is."""
+
+    address: str
+    network: str
+    latitude: float
+
+
+# The load generator is on 127.0.0.1.
 PLACES: Final = {
-    "us-east1": ("192.0.2.1", "10.0.0.0/8"),
-    "europe-west1": ("192.0.2.2", "127.0.0.0/8"),
-    "asia-east1": ("192.0.2.3", "12.0.0.0/8"),
+    "us-east1": Place("192.0.2.1", "10.0.0.0/8", 0.0),
+    "europe-west1": Place("192.0.2.2", "127.0.0.0/8", 30.0),
+    "asia-east1": Place("192.0.2.3", "12.0.0.0/8", 60.0),
 }
 SEED: Final = 20261122
 
@@ -35,39 +38,29 @@ def names() -> list[str]:
     return [f"n{number:04d}.{ZONE}" for number in range(NAMES)]
 
 
-def view() -> ReaderView:
-    """A service for each name, with an address in each datacenter and a plan that sends every area to its own."""
-    where = Coordinates(0.0, 0.0)
-    zone = f"$TTL {TTL_S}\n@ SOA ns1 hostmaster 1 3600 600 604800 60\n@ NS ns1\nns1 A 127.0.0.1\n"
-    known = Catalog(
-        datacenters={name: Datacenter(Meta(name), "region", where) for name in PLACES},
-        areas={
-            f"near-{name}": ClientArea(Meta(f"near-{name}"), where, (ipaddress.ip_network(network),))
-            for name, (_, network) in PLACES.items()
+def write_config(path: Path) -> None:
+    """What `gslb dns --config` serves: services of a hundred names each, as many as one may have; nobody is probed."""
+    served = names()
+    config = {
+        "zones": {ZONE: "zone"},
+        "datacenters": {name: {"latitude": place.latitude, "longitude": 0} for name, place in PLACES.items()},
+        "areas": {
+            f"near-{name}": {"latitude": place.latitude, "longitude": 0, "cidrs": [place.network]}
+            for name, place in PLACES.items()
         },
-        zones={ZONE: Zone(Meta(ZONE), zone)},
-    )
-    return ReaderView({view.name: view for view in _services()}, known, synced=True, replica="bench")
-
-
-def _services() -> Iterator[ServiceView]:
-    shares = {f"near-{name}": {name: 1.0} for name in PLACES}
-    for name in names():
-        key = name.partition(".")[0]
-        backends = tuple(Backend(f"/bns/{datacenter}/bench/{key}", 100.0) for datacenter in PLACES)
-        members = {
-            f"/bns/{datacenter}/bench/{key}/0": ServiceEndpoint(
-                f"/bns/{datacenter}/bench/{key}/0", address, 80, HealthStatus.HEALTHY
-            )
-            for datacenter, (address, _) in PLACES.items()
-        }
-        service = Service(Meta(key), backends, dns_names=(name,), ttl_s=TTL_S)
-        yield ServiceView.build(key, service, Plan(key, Stamp(1, 1, 1), shares, computed_at_s=1.0), members)
-
-
-def write_snapshot(path: Path) -> None:
-    """What `gslb dns --snapshot` starts from, without a control plane."""
-    path.write_bytes(to_bytes(view()))
+        "services": {
+            f"s{first:04d}": {
+                "dns_names": served[first : first + NAMES_PER_SERVICE],
+                "ttl_s": TTL_S,
+                "port": 0,
+                "addresses": {name: [place.address] for name, place in PLACES.items()},
+            }
+            for first in range(0, NAMES, NAMES_PER_SERVICE)
+        },
+    }
+    path.write_text(json.dumps(config), encoding="utf-8")  # JSON is YAML
+    text = f"$TTL {TTL_S}\n@ SOA ns1 hostmaster 1 3600 600 604800 60\n@ NS ns1\nns1 A 127.0.0.1\n"
+    path.with_name("zone").write_text(text, encoding="ascii")
 
 
 def write_dnsperf(directory: Path) -> tuple[Path, Path]:

@@ -10,7 +10,10 @@ use crate::reader::{LoadError, Reader};
 const TYPE_A: u16 = 1;
 const TYPE_AAAA: u16 = 28;
 const KEY_MAX_OCTETS: usize = 512;
+const RECORD_OVERHEAD_OCTETS: usize = 12;
 const SPLIT: u8 = 1;
+/// Of a locality's row: there is nothing to choose.
+const SOLE: u16 = 0x8000;
 
 /// A service, ready to answer for.
 pub(crate) struct Service {
@@ -25,17 +28,18 @@ struct Family {
     datacenters: Box<[Datacenter]>,
     entries: Box<[Entry]>,
     rows: Box<[Row]>,
-    /// By locality: its row.
+    /// By locality: its row; or, where all clients go to one datacenter, `SOLE` and the index of that.
     row_of: Box<[u16]>,
+    /// The records of all datacenters, one behind the other.
+    wire: Box<[u8]>,
 }
 
 struct Datacenter {
     /// Its number in the layout.
     number: u16,
     addresses: u32,
-    record_octets: u32,
-    /// A record for each address, ready for the wire behind a pointer to the question.
-    wire: Box<[u8]>,
+    /// Where its records begin in the family's `wire`: one an address, behind a pointer to the question.
+    start: u32,
 }
 
 struct Entry {
@@ -49,8 +53,6 @@ struct Entry {
 struct Row {
     first: u32,
     count: u16,
-    /// The choice depends on the client's own prefix.
-    split: bool,
 }
 
 /// The records of an answer, as two parts of a datacenter's records, and what they depend on.
@@ -113,13 +115,15 @@ impl Service {
     /// The addresses of a type for a client; None when no endpoint of the service has one.
     pub(crate) fn steer(&self, rtype: u16, locality: u16, client: Client) -> Option<Steered<'_>> {
         let family = if rtype == TYPE_A { &self.a } else { &self.aaaa }.as_ref()?;
-        let row = family.rows.get(usize::from(*family.row_of.get(usize::from(locality))?))?;
-        let first = row.first as usize;
-        let entries = family.entries.get(first..first + usize::from(row.count))?;
-        let chosen = if let ([only], false) = (entries, row.split) {
-            only.datacenter
-        } else {
+        let row = *family.row_of.get(usize::from(locality))?;
+        let split = row & SOLE == 0;
+        let chosen = if split {
+            let row = family.rows.get(usize::from(row))?;
+            let first = row.first as usize;
+            let entries = family.entries.get(first..first + usize::from(row.count))?;
             stable_choice(entries, digest64(Key::new().of(&self.key_head, client), PLAIN)).unwrap_or(0)
+        } else {
+            row & !SOLE
         };
         let datacenter = family.datacenters.get(usize::from(chosen))?;
         let size = datacenter.addresses as usize;
@@ -134,10 +138,10 @@ impl Service {
         Some(Steered {
             datacenter: datacenter.number,
             by_locality: family.datacenters.len() > 1,
-            by_key: row.split || excess,
+            by_key: split || excess,
             ring: Ring {
-                wire: &datacenter.wire,
-                record_octets: datacenter.record_octets as usize,
+                wire: family.wire.get(datacenter.start as usize..)?,
+                record_octets: RECORD_OVERHEAD_OCTETS + if rtype == TYPE_A { 4 } else { 16 },
                 size,
                 begin,
                 count: size.min(wanted),
@@ -212,57 +216,69 @@ fn load_family(
     if count == 0 {
         return Ok(None);
     }
+    let mut wire = Vec::new();
     let mut datacenters = Vec::with_capacity(count.min(reader.left() / 6));
     for _ in 0..count {
-        datacenters.push(load_datacenter(reader, rtype, octets, ttl, layout_datacenters)?);
+        let start = wire.len() as u32;
+        let (number, addresses) = load_datacenter(reader, rtype, octets, ttl, &mut wire)?;
+        if usize::from(number) >= layout_datacenters {
+            return Err(LoadError::new("a service has a datacenter that the layout does not have"));
+        }
+        datacenters.push(Datacenter { number, addresses, start });
     }
     let rows_count = usize::from(reader.u16()?);
+    if rows_count >= usize::from(SOLE) || count >= usize::from(SOLE) {
+        return Err(LoadError::new("a service has too many rows or datacenters"));
+    }
     let mut rows = Vec::with_capacity(rows_count.min(reader.left() / 3));
+    let mut soles = Vec::with_capacity(rows.capacity());
     let mut entries = Vec::new();
     for _ in 0..rows_count {
-        rows.push(load_row(reader, &mut entries, count)?);
+        let (row, sole) = load_row(reader, &mut entries, count)?;
+        rows.push(row);
+        soles.push(sole);
     }
     let mut row_of = Vec::with_capacity(localities.min(reader.left() / 2));
     for _ in 0..localities {
         let row = reader.u16()?;
-        if usize::from(row) >= rows.len() {
-            return Err(LoadError::new("a locality has a row that does not exist"));
-        }
-        row_of.push(row);
+        let sole = soles.get(usize::from(row));
+        row_of.push(sole.ok_or(LoadError::new("a locality has a row that does not exist"))?.unwrap_or(row));
     }
     Ok(Some(Family {
         datacenters: datacenters.into_boxed_slice(),
         entries: entries.into_boxed_slice(),
         rows: rows.into_boxed_slice(),
         row_of: row_of.into_boxed_slice(),
+        wire: wire.into_boxed_slice(),
     }))
 }
 
+/// Its number in the layout, and how many addresses it has; their records are added to `wire`.
 fn load_datacenter(
     reader: &mut Reader,
     rtype: u16,
     octets: usize,
     ttl: u32,
-    layout_datacenters: usize,
-) -> Result<Datacenter, LoadError> {
+    wire: &mut Vec<u8>,
+) -> Result<(u16, u32), LoadError> {
     let number = reader.u16()?;
     let count = reader.count(octets)?;
-    if usize::from(number) >= layout_datacenters || count == 0 {
-        return Err(LoadError::new("a service has a datacenter that does not exist, or without addresses"));
+    if count == 0 {
+        return Err(LoadError::new("a datacenter of a service has no addresses"));
     }
-    let mut wire = Vec::with_capacity(count * (12 + octets));
+    wire.reserve(count * (RECORD_OVERHEAD_OCTETS + octets));
     for _ in 0..count {
-        push_record(&mut wire, rtype, ttl, reader.take(octets)?);
+        push_record(wire, rtype, ttl, reader.take(octets)?);
     }
-    Ok(Datacenter {
-        number,
-        addresses: count as u32,
-        record_octets: (12 + octets) as u32,
-        wire: wire.into_boxed_slice(),
-    })
+    Ok((number, count as u32))
 }
 
-fn load_row(reader: &mut Reader, entries: &mut Vec<Entry>, datacenters: usize) -> Result<Row, LoadError> {
+/// The row; and, where there is nothing to choose in it, what stands for it in `row_of`.
+fn load_row(
+    reader: &mut Reader,
+    entries: &mut Vec<Entry>,
+    datacenters: usize,
+) -> Result<(Row, Option<u16>), LoadError> {
     let flags = reader.u8()?;
     let count = reader.u16()?;
     let first = entries.len() as u32;
@@ -276,8 +292,12 @@ fn load_row(reader: &mut Reader, entries: &mut Vec<Entry>, datacenters: usize) -
         }
         entries.push(Entry { salt, share, datacenter });
     }
-    if flags > SPLIT || (flags == 0 && count != 1) {
-        return Err(LoadError::new("a row that is not split has one datacenter"));
+    let row = Row { first, count };
+    if flags == SPLIT {
+        return Ok((row, None));
     }
-    Ok(Row { first, count, split: flags & SPLIT != 0 })
+    match (flags, entries.pop()) {
+        (0, Some(only)) if count == 1 => Ok((row, Some(SOLE | only.datacenter))),
+        _ => Err(LoadError::new("a row that is not split has one datacenter")),
+    }
 }
