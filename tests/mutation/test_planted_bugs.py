@@ -273,14 +273,6 @@ BUGS = (
         "tests/unit/test_balancer_damping.py",
     ),
     Bug(
-        "never over capacity while feasible",
-        "a plan is made for more capacity than there is",
-        "gslb/balancer/damping.py",
-        "    plannable: Vector = used_rps - part * kept",
-        "    plannable: Vector = used_rps * 1.05",
-        f"{PLAN}::test_every_plan_is_safe_conserves_demand_and_stays_within_capacity_while_it_suffices",
-    ),
-    Bug(
         "the same inputs give the same plan",
         "datacenters are summed up in the order in which they come",
         "gslb/balancer/capacity.py",
