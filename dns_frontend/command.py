@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -15,6 +16,9 @@ from bns.transport import Tls, parse_addresses, tls_options
 from dns_frontend.errors import FrontendError
 from dns_frontend.limits import THREADS_MAX
 from dns_frontend.local import Files
+from dns_frontend.options import hardening_options
+from dns_frontend.privileges import account
+from dns_frontend.responder.guard import Hardening
 from dns_frontend.responder.respond import Network
 from dns_frontend.server import Frontend, Settings
 from dns_frontend.tools import check_zone, reload
@@ -90,6 +94,7 @@ _NAME_MAX_CHARS = 200
     show_default="one a core",
     help="Threads of the Rust data plane for each address. 0, or where it is not built: Python answers everything.",
 )
+@hardening_options
 @tls_options
 @click.pass_context
 def command(  # noqa: PLR0913  one parameter an option
@@ -107,6 +112,10 @@ def command(  # noqa: PLR0913  one parameter an option
     name: str | None,
     default_locality: str,
     threads: int,
+    hardening: Hardening,
+    cookie_secret: Path | None,
+    user: str | None,
+    group: str | None,
     tls: Tls | None,
 ) -> None:
     """Run a DNS frontend: it answers by the plan for where the client is, and from zone files.
@@ -135,8 +144,11 @@ def command(  # noqa: PLR0913  one parameter an option
         files=Files(_zone_files(zones), config),
         bns_zones=tuple(_origin(text) for text in bns_zones),
         transfer=tuple(_network(text) for text in transfer),
+        hardening=hardening,
+        cookie_secrets=cookie_secret,
     )
     try:
+        settings = replace(settings, account=account(user, group))
         asyncio.run(_run(settings))
     except (FrontendError, BnsError, OpsListenError) as error:
         raise click.ClickException(str(error)) from error

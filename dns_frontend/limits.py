@@ -17,6 +17,26 @@ RRSET_MAX_OCTETS: Final = 60_000
 # Addresses of other names that an answer brings along.
 EXTRAS_MAX: Final = 32
 
+# Cookies (RFC 9018 section 4.3)
+COOKIE_AGE_MAX_S: Final = 3600
+COOKIE_RENEW_S: Final = 1800
+COOKIE_AHEAD_MAX_S: Final = 300
+COOKIE_SECRETS_MAX: Final = 4
+COOKIE_HASHES_KEPT: Final = 16_384
+COOKIE_FILE_MAX_OCTETS: Final = 4096
+# Response rate limiting
+RRL_RATE_DEFAULT: Final = 200  # tokens a second, of one /24 or /56 and class of answer
+RRL_RATE_MAX: Final = 1_000_000
+RRL_SLIP_DEFAULT: Final = 2
+RRL_SLIP_MAX: Final = 10
+RRL_WINDOW_S: Final = 1.0
+RRL_TOKEN_OCTETS: Final = 256
+RRL_BUCKETS_MAX: Final = 65_536
+# NSID (RFC 5001) and extended errors (RFC 8914)
+NSID_MAX_OCTETS: Final = 64
+STALE_AFTER_S: Final = 60.0  # without a control plane, answers say so
+STALE_CHECK_S: Final = 1.0
+
 # Zones
 ZONE_TEXT_MAX_CHARS: Final = 64_000_000  # with all files that it includes
 INCLUDE_DEPTH_MAX: Final = 8

@@ -35,6 +35,7 @@ class Counters:
         self.ignored_messages: dict[Transport, int] = dict.fromkeys(Transport, 0)
         self.destinations: dict[tuple[str, str], int] = {}  # (locality, datacenter)
         self.demand: dict[tuple[str, str], int] = {}  # (service, locality), since `take_demand`
+        self.held_back: dict[tuple[str, str], int] = {}  # by class of answer and what became of it
         self.truncated = 0
         self.transfers = 0
         self.bugs = 0
@@ -51,6 +52,10 @@ class Counters:
 
     def ignored(self, transport: Transport, count: int = 1) -> None:
         self.ignored_messages[transport] += count
+
+    def limited(self, kind: str, action: str, count: int = 1) -> None:
+        """Answers that the rate limit held back."""
+        self.held_back[kind, action] = self.held_back.get((kind, action), 0) + count
 
     def steered(self, service: str, locality: str, datacenter: str) -> None:
         """One question for a service's address; `datacenter` "": there was none to give."""
@@ -100,6 +105,12 @@ class FrontendCollector(Collector):
         for (locality, datacenter), count in dict(counters.destinations).items():
             steered.add_metric([locality or NO_LOCALITY, datacenter or NO_DATACENTER], count)
         yield steered
+        limited = CounterMetricFamily(
+            "gslb_dns_rate_limited", "Answers that the rate limit held back.", labels=["class", "action"]
+        )
+        for (kind, action), count in dict(counters.held_back).items():
+            limited.add_metric([kind, action], count)
+        yield limited
         yield from self._plain()
         for name, (text, value) in self._gauges().items():
             yield GaugeMetricFamily(name, text, value=value)

@@ -5,10 +5,11 @@ Order of a start: the snapshot first, so that the first query finds an answer; t
 
 import asyncio
 import logging
+import os
 import random
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import grpc.aio
@@ -16,13 +17,17 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 
 from bns.transport import Tls, add_port, server_options
 from dns_frontend.control_port import DnsFrontendServicer
+from dns_frontend.hardening import Hardened
 from dns_frontend.holder import Held, Holder, Origin
+from dns_frontend.limits import STALE_CHECK_S
 from dns_frontend.local import NO_FILES, Files, Local, load_files, load_first, served_zones
 from dns_frontend.metrics import Counters, FrontendCollector
 from dns_frontend.native import NoDataPlaneError, load_library
 from dns_frontend.plane import DataPlane
+from dns_frontend.privileges import Account, drop
 from dns_frontend.prober import Prober
 from dns_frontend.reporter import DemandReporter
+from dns_frontend.responder.guard import Hardening
 from dns_frontend.responder.respond import Network, Responder
 from dns_frontend.snapshot import SnapshotError, SnapshotWriter, load
 from dns_frontend.sockets import Listening, listen, raise_file_limit
@@ -56,6 +61,9 @@ class Settings:
     files: Files = NO_FILES
     bns_zones: tuple[bytes, ...] = ()  # origins, in lower case
     transfer: tuple[Network, ...] = ()  # who may have whole zones
+    hardening: Hardening = field(default_factory=Hardening)
+    cookie_secrets: Path | None = None
+    account: Account | None = None  # who to become once the ports are bound
 
 
 @dataclass(slots=True)
@@ -74,7 +82,9 @@ class Frontend:
         self._settings = settings
         rng = random.Random()
         self.counters = Counters()
-        self._responder = Responder(self.counters, settings.default_locality, settings.transfer)
+        self._hardened = Hardened(settings.hardening, settings.cookie_secrets, self.counters)
+        guard = self._hardened.guard
+        self._responder = Responder(self.counters, settings.default_locality, settings.transfer, guard)
         self._writer = SnapshotWriter(settings.snapshot) if settings.snapshot else None
         self.plane, self.why_no_plane = self._data_plane()
         prepare = self.plane.advance if self.plane else lambda _: None
@@ -108,6 +118,7 @@ class Frontend:
     async def start(self) -> None:
         """Binds every port. Raises FrontendError, BnsError or OpsListenError, each one clear line."""
         raise_file_limit()
+        self._hardened.load()
         self.local = await asyncio.to_thread(load_first, self._settings.files)
         self._warn(self.local)
         self.holder.begin(self.local, alone=not self._settings.control)
@@ -128,6 +139,7 @@ class Frontend:
         if self._settings.http:
             self._ops = self._debug_pages()
             self.addresses.http = self._ops.start(self._settings.http)
+        self._become()
         log.info(
             "%s: DNS on %s, explain on %s, debug pages on %s",
             self._settings.name,
@@ -139,7 +151,7 @@ class Frontend:
 
     async def run(self) -> None:
         """Serves until `stop`; then closes everything, the newest state on disk."""
-        jobs = [self.holder.run(), self.prober.run()]
+        jobs = [self.holder.run(), self.prober.run(), self._watch_age()]
         if self._settings.control:
             jobs += [self.subscriber.run(), self._reporter.run()]
         if self._writer is not None:
@@ -160,6 +172,19 @@ class Frontend:
             if isinstance(end, Exception):
                 raise end
 
+    def _become(self) -> None:
+        """Leaves root, if told whom to become."""
+        if self._settings.account is not None:
+            drop(self._settings.account)
+        elif os.geteuid() == 0:
+            log.warning("running as root: give --user, or let the service manager choose a user")
+
+    async def _watch_age(self) -> None:
+        """Has answers say that they are old once they are."""
+        while True:
+            self._hardened.mark(self.holder.age_s, time.time())
+            await asyncio.sleep(STALE_CHECK_S)
+
     def _ended(self, task: asyncio.Task[None]) -> None:
         """None of them ends by itself: this one broke. Better a supervisor restarts us from the snapshot than half a life."""
         if not task.cancelled():
@@ -169,7 +194,8 @@ class Frontend:
     async def reload(self) -> Local:
         """Reads this machine's files anew and serves what they say; what is bad in them stays as it was."""
         async with self._reloading:
-            self.local = await asyncio.to_thread(load_files, self._settings.files, self.local)
+            local = await asyncio.to_thread(load_files, self._settings.files, self.local)
+            self.local = replace(local, problems=local.problems + self._hardened.reload())
             self._warn(self.local)
             await self.holder.reload(self.local)
             log.info("read %d zones from files; %d problems", len(self.local.zones), len(self.local.problems))
@@ -297,6 +323,11 @@ class Frontend:
             "gslb_dns_problems": ("What of the catalog is not served as written now.", len(held.serving.problems)),
             **self._plane_gauges(),
             "gslb_dns_tcp_connections": ("TCP connections.", self._tcp.connections),
+            "gslb_dns_rate_limit_buckets": ("Buckets of the rate limit that are kept.", self._hardened.guard.buckets),
+            "gslb_dns_stale": (
+                "Whether answers by the plan say that no control plane was heard for long (extended error 3).",
+                float(bool(self._hardened.guard.stale)),
+            ),
             "gslb_dns_snapshot_written_seconds": (
                 "When this process last wrote the snapshot, seconds since the epoch; 0: never.",
                 writer.written_s if writer else 0.0,

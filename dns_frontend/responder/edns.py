@@ -1,4 +1,8 @@
-"""EDNS(0) as far as an authoritative server needs it: the OPT record (RFC 6891) and client subnet (RFC 7871)."""
+"""EDNS(0) as far as an authoritative server needs it: the OPT record (RFC 6891) and the options that we know.
+
+Those are client subnet (RFC 7871), cookies (RFC 7873), NSID (RFC 5001), TCP keepalive (RFC 7828) and, in answers,
+extended errors (RFC 8914).
+"""
 
 import struct
 from typing import Final, NamedTuple
@@ -6,7 +10,11 @@ from typing import Final, NamedTuple
 from dns_frontend.limits import OPTIONS_MAX, UDP_PAYLOAD_MAX_OCTETS
 from dns_frontend.zone.rtype import RType
 
+OPTION_NSID: Final = 3
 OPTION_CLIENT_SUBNET: Final = 8
+OPTION_COOKIE: Final = 10
+OPTION_KEEPALIVE: Final = 11
+OPTION_EXTENDED_ERROR: Final = 15
 FAMILY_IPV4, FAMILY_IPV6 = 1, 2
 _VERSION_OF: Final = {FAMILY_IPV4: 4, FAMILY_IPV6: 6}
 _BITS_OF: Final = {FAMILY_IPV4: 32, FAMILY_IPV6: 128}
@@ -47,6 +55,19 @@ class Edns(NamedTuple):
     dnssec_ok: bool
     subnet: ClientSubnet | None
     malformed: bool = False  # an option breaks its RFC: the answer is FORMERR, with OPT
+    cookie: bytes | None = None  # the option's data, of any length
+    nsid: bool = False  # who we are is asked for
+    keepalive: bool = False
+
+
+class _Options(NamedTuple):
+    subnet: ClientSubnet | None = None
+    cookie: bytes | None = None
+    nsid: bool = False
+    keepalive: bool = False
+
+
+_NO_OPTIONS: Final = _Options()
 
 
 def parse_opt(payload: int, ttl: int, data: bytes) -> Edns:
@@ -55,16 +76,22 @@ def parse_opt(payload: int, ttl: int, data: bytes) -> Edns:
     Unknown options and flags are ignored (RFC 6891 section 6.1.2); so are all options of a version we do not speak.
     """
     version = ttl >> 16 & 0xFF
+    dnssec_ok = bool(ttl & DO_FLAG)
     try:
-        subnet = None if version else _options(data)
+        found = _NO_OPTIONS if version or not data else _options(data)
     except BadOptionError:
-        return Edns(payload, version, bool(ttl & DO_FLAG), None, malformed=True)
-    return Edns(payload, version, bool(ttl & DO_FLAG), subnet)
+        return Edns(payload, version, dnssec_ok, None, malformed=True)
+    return Edns(payload, version, dnssec_ok, found.subnet, False, found.cookie, found.nsid, found.keepalive)
 
 
-def _options(data: bytes) -> ClientSubnet | None:
-    """The client subnet among the options. Raises BadOptionError."""
+def _options(data: bytes) -> _Options:
+    """The options that we know. Raises BadOptionError.
+
+    Of several cookies the first counts (RFC 7873 section 4); what NSID and keepalive carry in a query is ignored.
+    """
     subnet: ClientSubnet | None = None
+    cookie: bytes | None = None
+    codes: set[int] = set()
     at = seen = 0
     while at < len(data):
         if (seen := seen + 1) > OPTIONS_MAX:
@@ -79,8 +106,11 @@ def _options(data: bytes) -> ClientSubnet | None:
             if subnet is not None:
                 raise BadOptionError("client subnet is there twice")
             subnet = parse_subnet(data[at : at + length])
+        elif code == OPTION_COOKIE and cookie is None:
+            cookie = data[at : at + length]
+        codes.add(code)
         at += length
-    return subnet
+    return _Options(subnet, cookie, OPTION_NSID in codes, OPTION_KEEPALIVE in codes)
 
 
 def parse_subnet(data: bytes) -> ClientSubnet:
@@ -106,19 +136,25 @@ def parse_subnet(data: bytes) -> ClientSubnet:
     return ClientSubnet(family, source, address)
 
 
-def opt_record(asked: Edns, extended_rcode: int, scope: int | None) -> bytes:
-    """The OPT record of an answer; with a `scope`, the query's client subnet comes back with it.
+def option(code: int, data: bytes) -> bytes:
+    """One option of an answer."""
+    return _OPTION.pack(code, len(data)) + data
+
+
+def extended_error(code: int, text: str) -> bytes:
+    """The option that says more than a response code can (RFC 8914)."""
+    return option(OPTION_EXTENDED_ERROR, code.to_bytes(2, "big") + text.encode())
+
+
+def opt_record(asked: Edns, extended_rcode: int, scope: int | None, more: bytes = b"") -> bytes:
+    """The OPT record of an answer; with a `scope`, the query's client subnet comes back with it. `more`: other options.
 
     DO is copied (RFC 3225 section 3), all other flags are zero; the version is ours, 0.
     """
-    option = b""
+    options = more
     if scope is not None and asked.subnet is not None:
         family, source, address = asked.subnet
-        option = (
-            _OPTION.pack(OPTION_CLIENT_SUBNET, _SUBNET.size + len(address))
-            + _SUBNET.pack(family, source, scope)
-            + address
-        )
+        options = option(OPTION_CLIENT_SUBNET, _SUBNET.pack(family, source, scope) + address) + more
     flags = DO_FLAG if asked.dnssec_ok else 0
-    head = _OPT_HEAD.pack(0, RType.OPT, UDP_PAYLOAD_MAX_OCTETS, extended_rcode, 0, flags, len(option))
-    return head + option
+    head = _OPT_HEAD.pack(0, RType.OPT, UDP_PAYLOAD_MAX_OCTETS, extended_rcode, 0, flags, len(options))
+    return head + options

@@ -70,6 +70,18 @@ def parse_query(packet: bytes) -> Query:
     return Query(ident, flags, question, name, name.lower(), rtype, rclass, edns)
 
 
+def cookie_probe(packet: bytes) -> Edns | None:
+    """What a query without a question asks for: a cookie (RFC 7873 section 5.4), or nothing at all (None)."""
+    _, flags, questions, *counts = _HEADER.unpack_from(packet)
+    if flags & OPCODE_MASK or questions or not any(counts):
+        return None
+    try:
+        edns = _find_edns(packet, HEADER_OCTETS, counts[0] + counts[1], counts[2])
+    except BadQueryError:
+        return None
+    return edns if edns is not None and edns.cookie is not None else None
+
+
 def _name_end(packet: bytes) -> int:
     """Where the name of the question ends. A pointer has nothing to point at there, and is refused."""
     at = HEADER_OCTETS

@@ -37,6 +37,8 @@ class Reply:
     service: str = ""
     locality: str = ""
     datacenter: str = ""
+    panic: bool = False  # no endpoint is healthy, so others are given
+    zone: bytes = b""  # whose negative answer or failure it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,7 @@ class _Walk:
         service = self._serving.services.get(node.service)
         if service is None or not service.families:
             reply.rcode = Rcode.SERVFAIL
+            reply.zone = node.zone.origin
             reply.answer.clear()
             return False
         client = self._client()
@@ -148,6 +151,7 @@ class _Walk:
             return self._negative(node)
         reply.datacenter = steered.datacenter
         reply.scope = client.scope_of(steered)
+        reply.panic = service.panic(query.rtype)
         rrset = RRset(query.rtype, service.ttl_s, rotated(steered.rdatas, query.id))
         reply.answer.append(OwnedRRset(self._name, rrset))
         return False
@@ -215,6 +219,7 @@ class _Walk:
         """The SOA that says how long the negative answer holds."""
         zone = node.zone
         self._reply.authoritative = True
+        self._reply.zone = zone.origin
         owner = self._name[len(self._name) - len(zone.origin) :]
         self._reply.authority.append(OwnedRRset(owner, zone.negative_soa))
         return False

@@ -7,10 +7,13 @@ from typing import Final
 
 from dns_frontend.limits import TCP_MESSAGE_MAX_OCTETS, TRANSFERS_MAX, UDP_PAYLOAD_MAX_OCTETS, UDP_PAYLOAD_MIN_OCTETS
 from dns_frontend.metrics import Counters, Transport
+from dns_frontend.responder.cookies import Shown
 from dns_frontend.responder.edns import opt_record
+from dns_frontend.responder.guard import Guard
 from dns_frontend.responder.locate import Source
-from dns_frontend.responder.message import QR, RD, BadQueryError, Query, is_query, parse_query
+from dns_frontend.responder.message import QR, RD, BadQueryError, Query, cookie_probe, is_query, parse_query
 from dns_frontend.responder.resolve import Asker, Reply, resolve
+from dns_frontend.responder.rrl import AnswerClass, Verdict
 from dns_frontend.responder.transfer import TRANSFER_TYPES, is_current, messages, only_soa
 from dns_frontend.responder.writer import Writer, header_only
 from dns_frontend.table.serving import Serving
@@ -29,9 +32,17 @@ _ECHOED: Final = 0x7800 | RD  # opcode and RD come back as they were
 class Responder:
     """Answers messages from `serving`, which may be replaced between any two of them."""
 
-    def __init__(self, counters: Counters, default_locality: str = "", transfer: Sequence[Network] = ()) -> None:
+    def __init__(
+        self,
+        counters: Counters,
+        default_locality: str = "",
+        transfer: Sequence[Network] = (),
+        guard: Guard | None = None,
+    ) -> None:
+        """Without a `guard` every query gets its plain answer."""
         self.serving = Serving()
         self._counters = counters
+        self._guard = guard
         self._default_locality = default_locality
         self._transfer = transfer  # who may have whole zones
         self._transfers = 0
@@ -50,7 +61,8 @@ class Responder:
                 log.exception(
                     "cannot answer a message of %d octets (logged once, see gslb_dns_bugs_total)", len(packet)
                 )
-            return self._short(packet, Rcode.SERVFAIL, transport)
+            self._counters.answered(transport, Rcode.SERVFAIL)
+            return bare(packet, Rcode.SERVFAIL)
 
     def stream(self, packet: bytes, source: Source) -> Generator[bytes, None, None]:
         """The answers to one message over TCP: one, or as many as a transfer takes; none: say nothing."""
@@ -96,25 +108,77 @@ class Responder:
         finally:
             self._transfers -= 1
 
-    def _short(self, packet: bytes, rcode: int, transport: Transport) -> bytes:
-        self._counters.answered(transport, rcode)
-        flags = int.from_bytes(packet[2:4], "big") & _ECHOED
-        return header_only(int.from_bytes(packet[:2], "big"), QR | flags | rcode)
-
-    def _respond(self, packet: bytes, source: Source, transport: Transport) -> bytes:
+    def _respond(self, packet: bytes, source: Source, transport: Transport) -> bytes | None:
         try:
             query = parse_query(packet)
         except BadQueryError as error:
-            return self._short(packet, error.rcode, transport)
-        reply = resolve(self.serving, query, Asker(source, self._default_locality))
+            return self._bad(packet, error, source, transport)
+        guard = self._guard
+        if guard is None:
+            reply = resolve(self.serving, query, Asker(source, self._default_locality))
+            return self._sent(query, reply, transport, b"")
+        shown = guard.look(query.edns, source)
+        refused = guard.refusal(shown, transport)
+        asker = Asker(source, self._default_locality)
+        reply = Reply(rcode=refused) if refused else resolve(self.serving, query, asker)
+        cookie = guard.cookie(query.edns, shown, source)
+        more = cookie + guard.notes(query.edns, reply, transport) if query.edns is not None else b""
+        if transport is Transport.TCP:
+            return self._sent(query, reply, transport, more)
+        message, truncated = encode(query, reply, udp_limit(query), more)
+        kind, verdict = guard.judge(reply, len(message), source, shown)
+        if verdict is Verdict.DROP:
+            return None
+        if verdict is Verdict.SLIP and kind is not AnswerClass.ERROR:
+            self._counters.answered(transport, Rcode.NOERROR)
+            return come_again(query, cookie)
+        self._count(reply, transport, truncated=truncated)
+        return message
+
+    def _sent(self, query: Query, reply: Reply, transport: Transport, more: bytes) -> bytes:
         limit = TCP_MESSAGE_MAX_OCTETS if transport is Transport.TCP else udp_limit(query)
-        message, truncated = encode(query, reply, limit)
+        message, truncated = encode(query, reply, limit, more)
+        self._count(reply, transport, truncated=truncated)
+        return message
+
+    def _count(self, reply: Reply, transport: Transport, *, truncated: bool) -> None:
         self._counters.answered(transport, reply.rcode)
         if truncated:
             self._counters.truncated += 1
         if reply.service:
             self._counters.steered(reply.service, reply.locality, reply.datacenter)
-        return message
+
+    def _bad(self, packet: bytes, error: BadQueryError, source: Source, transport: Transport) -> bytes | None:
+        """The answer to what is no question: a code, or a cookie to whoever asks for nothing else."""
+        guard, shown = self._guard, Shown.NOTHING
+        answer = b""
+        if guard is not None and (edns := cookie_probe(packet)) is not None:
+            shown = guard.look(edns, source)
+            if cookie := guard.cookie(edns, shown, source):
+                rcode = Rcode.BADCOOKIE if shown is Shown.STALE else Rcode.NOERROR
+                answer = bare(packet, rcode, opt_record(edns, rcode >> 4, None, cookie))
+                error = BadQueryError(str(error), rcode)
+        answer = answer or bare(packet, error.rcode)
+        if guard is not None and transport is Transport.UDP:
+            _, verdict = guard.judge(None, len(answer), source, shown)
+            if verdict is Verdict.DROP:
+                return None
+        self._counters.answered(transport, error.rcode)
+        return answer
+
+
+def bare(packet: bytes, rcode: int, opt: bytes = b"") -> bytes:
+    """A message without a question: ID, opcode and RD of the query, and a code."""
+    flags = int.from_bytes(packet[2:4], "big") & _ECHOED
+    return header_only(int.from_bytes(packet[:2], "big"), QR | flags | (rcode & 0xF), bool(opt)) + opt
+
+
+def come_again(query: Query, cookie: bytes) -> bytes:
+    """What a client gets in place of an answer that the rate limit holds back: TC, so that it asks over TCP."""
+    opt = opt_record(query.edns, 0, 0, cookie) if query.edns is not None else b""
+    writer = Writer(query.question, query.name, UDP_PAYLOAD_MAX_OCTETS)
+    writer.out += opt
+    return writer.finish(query.id, QR | TC | (query.flags & RD), [1, 0, 0, 1 if opt else 0])
 
 
 def udp_limit(query: Query) -> int:
@@ -124,14 +188,14 @@ def udp_limit(query: Query) -> int:
     return min(max(query.edns.payload, UDP_PAYLOAD_MIN_OCTETS), UDP_PAYLOAD_MAX_OCTETS)
 
 
-def encode(query: Query, reply: Reply, limit: int) -> tuple[bytes, bool]:
-    """The message, and whether it was truncated.
+def encode(query: Query, reply: Reply, limit: int, more: bytes = b"") -> tuple[bytes, bool]:
+    """The message, and whether it was truncated. `more`: options of its OPT beside client subnet.
 
     RRsets are whole or not there. The first of answer, authority or glue that does not fit ends the message and sets TC:
     the client asks again over TCP. What is additional beyond that is left out without a word (RFC 2181 section 9).
     """
     flags = QR | (query.flags & RD) | (AA if reply.authoritative else 0) | (reply.rcode & 0xF)
-    opt = opt_record(query.edns, reply.rcode >> 4, _scope(reply)) if query.edns is not None else b""
+    opt = opt_record(query.edns, reply.rcode >> 4, _scope(reply), more) if query.edns is not None else b""
     writer = Writer(query.question, query.name, limit - len(opt))
     counts = [1, 0, 0, 0]
     truncated = False

@@ -95,6 +95,6 @@ class Writer:
         return bytes(self.out)
 
 
-def header_only(ident: int, flags: int) -> bytes:
-    """A message without any section."""
-    return _HEADER.pack(ident, flags, 0, 0, 0, 0)
+def header_only(ident: int, flags: int, additionals: int = 0) -> bytes:
+    """A message without question, answer and authority."""
+    return _HEADER.pack(ident, flags, 0, 0, 0, additionals)

@@ -46,6 +46,7 @@ class Rcode(IntEnum):
     REFUSED = 5
     YXDOMAIN = 6
     BADVERS = 16
+    BADCOOKIE = 23
 
 
 CLASS_IN: Final = 1
