@@ -28,7 +28,16 @@ from dns_frontend.errors import FrontendError
 from dns_frontend.local import Files
 from gslb.v1 import dns_pb2, dns_pb2_grpc
 from tests.support.corpus import zone_files
-from tests.support.dns import ControlPlane, addresses_in, catalog, reader_view, running, until, view_of
+from tests.support.dns import (
+    ControlPlane,
+    addresses_in,
+    catalog,
+    data_plane_or_skip,
+    reader_view,
+    running,
+    until,
+    view_of,
+)
 
 TIMEOUT_S = 10.0
 HEAD = "$TTL 300\n@ SOA ns1 host {} 3600 600 604800 60\n@ NS ns1\nns1 A 127.0.0.1\n"
@@ -76,10 +85,13 @@ async def test_a_bad_file_ends_the_start_with_every_mistake(tmp_path):
     assert "No such file" in lines[1]
 
 
-async def test_files_are_read_anew_and_what_is_bad_stays(tmp_path):
+@pytest.mark.parametrize("threads", [0, 1], ids=["python", "data plane"])
+async def test_files_are_read_anew_and_what_is_bad_stays(tmp_path, threads):
+    if threads:
+        data_plane_or_skip()
     path = zone_file(tmp_path, 1)
     async with (
-        running(alone=True, files=Files((("z.test", path),))) as frontend,
+        running(alone=True, files=Files((("z.test", path),)), threads=threads) as frontend,
         grpc.aio.insecure_channel(frontend.addresses.grpc) as channel,
     ):
         stub = dns_pb2_grpc.DnsFrontendStub(channel)
