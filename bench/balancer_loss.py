@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from bench.balancer_quiet import NAME, TASK_RPS, planet
 from bench.rows import Row, median_row
 from bench.stage import progress
+from gslb.sim.meters import WINDOW_S
 from gslb.sim.world import World
 
 AGE_S = 10.0
@@ -20,12 +21,16 @@ LONGEST_S = 90
 
 @dataclass(frozen=True, slots=True)
 class _Loss:
-    """Seconds after the loss; `worst`: percent, 5 s windows from the second plan on (or 10 s on without plans)."""
+    """Seconds after the loss; utilization in percent, 5 s windows: `worst` from the second plan on (without plans: from
+    10 s on), `first` before that. `overshoots`: how often a survivor went beyond 100 %, all of them together.
+    """
 
     by_plan_s: float
     served_s: float
     failed_percent: float
     worst: float
+    first: float
+    overshoots: int
 
 
 def rows(*, quick: bool) -> list[Row]:
@@ -44,12 +49,16 @@ def rows(*, quick: bool) -> list[Row]:
     what = f"largest datacenter lost, reports {AGE_S:g} s old"
     return [
         median_row(f"{what}: until the plan has nothing there", [one.by_plan_s for one in alive], "s", BY_PLAN_GOAL_S),
-        median_row(f"{what}: fullest survivor, 5 s windows", [one.worst for one in alive], "%", 100.0),
+        median_row(f"{what}: fullest survivor, from the second plan on", [one.worst for one in alive], "%", 100.0),
+        median_row(f"{what}: fullest survivor before that", [one.first for one in alive], "%", 100.0),
+        median_row(f"{what}: survivors beyond 100 %, times", [float(one.overshoots) for one in alive], "", 1.0),
         median_row(
             f"{what}, no control plane: until nothing fails", [one.served_s for one in dead], "s", BY_CONTINGENCY_GOAL_S
         ),
         median_row(f"{what}, no control plane: failed in the first minute", [one.failed_percent for one in dead], "%"),
-        median_row(f"{what}, no control plane: fullest survivor", [one.worst for one in dead], "%", 100.0),
+        median_row(
+            f"{what}, no control plane: fullest survivor", [max(one.first, one.worst) for one in dead], "%", 100.0
+        ),
     ]
 
 
@@ -83,4 +92,32 @@ def _lost(seed: int, *, control_up: bool) -> _Loss:
             served_s = float(second - 1)
     ticks = list(world.meters.ticks(began_s))[:60]
     failed = 100 * sum(tick.failed for tick in ticks) / sum(tick.demand for tick in ticks)
-    return _Loss(by_plan_s, served_s, failed, 100 * world.meters.worst_utilization(second_s))
+    return _Loss(
+        by_plan_s,
+        served_s,
+        failed,
+        100 * world.meters.worst_utilization(second_s),
+        max(100 * max(_windows(world, name, began_s, second_s), default=0.0) for name in _survivors(world)),
+        sum(_excursions(_windows(world, name, began_s, world.now_s)) for name in _survivors(world)),
+    )
+
+
+def _survivors(world: World) -> list[str]:
+    return [name for name in world.catalog.datacenters if name not in world.paths.lost]
+
+
+def _windows(world: World, datacenter: str, since_s: float, until_s: float) -> list[float]:
+    """Mean utilization of the datacenter in every window that lies between the two moments."""
+    series = [
+        site.utilization
+        for at_s, site in zip(world.meters.times, world.meters.sites[NAME, datacenter], strict=True)
+        if since_s < at_s <= until_s
+    ]
+    size = round(WINDOW_S / world.knobs.tick_s)
+    return [sum(series[i : i + size]) / size for i in range(len(series) - size + 1)]
+
+
+def _excursions(windows: list[float]) -> int:
+    """How often it rises above 1; rounding is no excursion."""
+    above = [used > 1 + 1e-3 for used in windows]
+    return sum(now and not before for before, now in zip([False, *above], above, strict=False))

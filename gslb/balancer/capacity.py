@@ -1,9 +1,9 @@
 """What a service can serve in each datacenter: usable tasks times what one task serves. PURE.
 
-Mode `rate`: what the owner declared. Mode `utilization`: what `learning` made of the tasks' CPU, and of tasks that ramp
-up a part of it, unless all of it is needed. A task is usable when it is HEALTHY and no drain covers it. When no task of
-a service is usable anywhere, the service panics: every task that nobody wanted out counts with its capacity, and
-failing that every task.
+Mode `rate`: what the owner declared. Mode `utilization`: what `learning` made of the tasks' CPU. Of tasks that ramp up it
+is a part, of those that flap (`gslb.balancer.flaps`) nothing, unless all of it is needed. A task is usable when it is
+HEALTHY and no drain covers it. When no task of a service is usable anywhere, the service panics: every task that nobody
+wanted out counts with its capacity, and failing that every task.
 """
 
 import math
@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from bns.model import HealthStatus
 from gslb.balancer.coverage import Coverage
+from gslb.balancer.flaps import NO_FLAPS, Flaps
 from gslb.balancer.inputs import TaskState
 from gslb.balancer.learning import UNLEARNED, Learning
 from gslb.model.errors import InvalidValueError
@@ -33,6 +34,7 @@ class DatacenterCapacity:
     declared_rps: float = 0.0  # capacity of all registered tasks
     easing: float = 1.0  # the least that a drain under way has left of a task's capacity here
     serving: int = 0  # healthy tasks that nobody drains
+    held: int = 0  # healthy tasks in hold-down: they count only where they are needed
     withdrawn: str = ""  # why healthy tasks here get nothing all the same (`gslb.balancer.safety`); empty: they do
 
 
@@ -79,8 +81,9 @@ class _Sum:
     ramping_rps: float = 0.0  # the part of capacity that is not there yet
     easing: float = 1.0
     serving: int = 0
+    held: int = 0
 
-    def add(self, task: TaskState, rps: float, warmth: float, *, drained: bool) -> None:
+    def add(self, task: TaskState, rps: float, warmth: float, *, drained: bool, held: bool) -> None:
         healthy = task.health is HealthStatus.HEALTHY
         self.tasks += 1
         self.healthy += healthy
@@ -93,7 +96,8 @@ class _Sum:
         if healthy:
             self.serving += 1
             self.capacity_rps += rps
-            self.ramping_rps += rps * (1 - warmth)
+            self.held += held
+            self.ramping_rps += rps if held else rps * (1 - warmth)
         if task.health is not HealthStatus.DRAINING:
             self.willing_rps += rps
 
@@ -104,11 +108,13 @@ def capacity_of(
     coverage: Coverage,
     learning: Learning = UNLEARNED,
     needed_rps: float = math.inf,
+    flaps: Flaps = NO_FLAPS,
 ) -> ServiceCapacity:
     """Capacity of `service` by datacenter.
 
-    Tasks and datacenters that ramp up count in part as long as the others carry `needed_rps`; as far as they do not,
-    the ramp is skipped. Raises InvalidValueError for a declared capacity that is no positive number.
+    Tasks and datacenters that ramp up count in part, and those in hold-down do not count, as long as the others carry
+    `needed_rps`; as far as they do not, that is skipped. Raises InvalidValueError for a declared capacity that is no
+    positive number.
     """
     rps_by_job = {backend.job: _checked(service.name, backend, learning) for backend in service.backends}
     sums = {backend.datacenter: _Sum() for backend in service.backends}
@@ -127,11 +133,16 @@ def capacity_of(
                 rps *= easing.remaining
                 site.easing = min(site.easing, easing.remaining)
             site.add(
-                task, min(rps, learning.limit_rps(task)), learning.warmth_of(task), drained=bool(drain) or task.drained
+                task,
+                min(rps, learning.limit_rps(task)),
+                learning.warmth_of(task),
+                drained=bool(drain) or task.drained,
+                held=task.name in flaps.held,
             )
     _hold_back(sums.values(), needed_rps)
     capacity = _with_panic(_sealed(name, sums[name], drains.get(name, ())) for name in sorted(sums))
-    return replace(capacity, notes=learning.notes) if learning.notes else capacity
+    notes = (*flaps.notes, *learning.notes)
+    return replace(capacity, notes=notes) if notes else capacity
 
 
 def _hold_back(sites: Collection[_Sum], needed_rps: float) -> None:
@@ -139,8 +150,11 @@ def _hold_back(sites: Collection[_Sum], needed_rps: float) -> None:
     ramping = math.fsum(site.ramping_rps for site in sites)
     if ramping <= 0 or not needed_rps < math.inf:
         return
-    spare = math.fsum(site.capacity_rps for site in sites) - needed_rps
-    part = min(max(spare / ramping, 0.0), 1.0)
+    whole = math.fsum(site.capacity_rps for site in sites)
+    part = min(max((whole - needed_rps) / ramping, 0.0), 1.0)
+    if part * ramping >= whole:
+        # Everybody flaps and nobody asks: what there is is better than nothing.
+        return
     for site in sites:
         site.capacity_rps -= part * site.ramping_rps
 
@@ -158,6 +172,7 @@ def _sealed(name: str, site: _Sum, drains: Iterable[str]) -> DatacenterCapacity:
         site.declared_rps,
         site.easing,
         site.serving,
+        site.held,
     )
 
 

@@ -8,7 +8,6 @@ from typing import Final
 from gslb.balancer.capacity import ServiceCapacity, capacity_of
 from gslb.balancer.coverage import Coverage
 from gslb.balancer.inputs import Inputs
-from gslb.balancer.learning import UNLEARNED
 from gslb.balancer.network import Network
 from gslb.balancer.sharing import NOTHING_SHARED, Claim, Sharing, costs_of, split
 from gslb.balancer.state import BalancerState, ServiceDecision, ServiceMemory
@@ -39,7 +38,7 @@ def share(
             continue
         try:
             capacity = _capacity(service, inputs, coverage, memories.get(name))
-        except InvalidValueError:
+        except (InvalidValueError, ArithmeticError, ValueError):
             continue
         near = _near_rps(service, capacity, inputs, network)
         demand[name] = math.fsum(near.values())
@@ -81,7 +80,10 @@ def _capacity(service: Service, inputs: Inputs, coverage: Coverage, memory: Serv
     tasks = inputs.tasks.get(service.name, ())
     if memory is not None and inputs.changed is not None and service.name not in inputs.changed:
         tasks = memory.tasks
-    return capacity_of(service, tasks, coverage, memory.learning if memory else UNLEARNED)
+    if memory is None:
+        return capacity_of(service, tasks, coverage)
+    needed_rps = math.fsum(inputs.demand.get(service.name, {}).values()) / service.max_utilization
+    return capacity_of(service, tasks, coverage, memory.learning, needed_rps, memory.flaps)
 
 
 def _claims(service: Service, capacity: ServiceCapacity, near: Mapping[str, float], inputs: Inputs) -> list[Claim]:

@@ -7,8 +7,9 @@ needs nobody's leave. It is the program of `gslb.balancer.assignment` with an en
     minimise  sum y[l,k] * (rtt[l,k] + tie[l,k]) + sum_k capacity_k * Phi((load_k + sum_l y[l,k]) / capacity_k)
     subject to  sum_k y[l,k] = demand[l] * share[l,d],  y[l,d] = 0
 
-What is lost can go to any survivor that has room, so no survivor passes 100 % while their capacity suffices; when it does
-not, every capacity is multiplied so that the overload is equal (`level`). All losses of a service are filled up at once
+What is lost can go to any survivor that has room, less the room for chance that a plan leaves (`plannable_rps`) as far as
+capacity suffices. So no survivor passes 100 % while their capacity suffices; when it does not, every capacity is
+multiplied so that the overload is equal (`level`). All losses of a service are filled up at once
 (`gslb.balancer.filling`), near the optimum, in a millisecond or two, where as many calls of an engine would take longer
 than the plan itself.
 """
@@ -21,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gslb.balancer.assignment import Matrix, floored
-from gslb.balancer.congestion import curve
+from gslb.balancer.congestion import GENTLE_SEGMENTS, RISE_SEGMENTS, curve
+from gslb.balancer.damping import plannable_rps
 from gslb.balancer.filling import Lost, fill
 from gslb.balancer.solver import Vector
 from gslb.balancer.transport import Pairs
@@ -31,6 +33,7 @@ from gslb.model.plan import Plan, Shares
 Flags = NDArray[np.bool_]
 Contingencies = Mapping[str, Mapping[str, Shares]]  # lost datacenter -> locality -> where that part goes
 
+SEGMENTS_TO_BRINK: Final = GENTLE_SEGMENTS + RISE_SEGMENTS
 # The contingency in force is kept while no request would win more by another: what is published stays quiet.
 HOLD_GAIN_MS: Final = 50.0
 # And another one that differs by less than this in every part is no news.
@@ -38,6 +41,8 @@ HOLD_PART: Final = 0.05
 # A heir with less of a locality's lost part is left out.
 PART_MIN: Final = 1e-3
 ROOM_TOLERANCE: Final = 1e-3
+# What of the room for chance is used, where not all of it can be left.
+ROOM_PARTS: Final = (0.25, 0.5, 0.75, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +111,7 @@ class _Losses:
     cost_ms: Matrix  # (R, D)
     load_rps: Vector  # (D,)
     capacity_rps: Matrix  # (D, D): [lost, survivor], scaled to what has to fit; 0: no survivor
+    limit_rps: Matrix  # (D, D): what each may get by a contingency that is in force, before it is made anew
 
 
 def level(load_rps: Vector, capacity_rps: Vector, extra_rps: float) -> float:
@@ -149,17 +155,34 @@ def _losses(placed: Placed) -> _Losses | None:
     """None when nobody's loss can be made up for."""
     demand = floored(placed.demand_rps)
     load = demand @ placed.shares
-    count = len(load)
-    capacity = np.tile(placed.capacity_rps, (count, 1))
-    np.fill_diagonal(capacity, 0.0)
-    hopeful = (load > 0) & capacity.any(axis=1)
+    whole = np.tile(placed.capacity_rps, (len(load), 1))
+    np.fill_diagonal(whole, 0.0)
+    hopeful = (load > 0) & whole.any(axis=1)
     if not hopeful.any():
         return None
-    tight = hopeful & (np.maximum(capacity - load[None, :], 0.0).sum(axis=1) < load)
-    for lost in np.flatnonzero(tight).tolist():
-        capacity[lost] *= level(load * (capacity[lost] > 0), capacity[lost], float(load[lost]))
+    capacity = plannable_rps(whole, float(demand.sum()))
+    for lost in np.flatnonzero(hopeful & _lacking(capacity, load)).tolist():
+        capacity[lost] = _widened(capacity[lost], whole[lost], load, lost)
     column, row = np.nonzero((placed.shares * hopeful).T)
-    return _Losses(row, column, demand[row] * placed.shares[row, column], placed.cost_ms[row], load, capacity)
+    # What is in force may use the room for chance up: to hold that to the last request would never be quiet.
+    limit = np.maximum(capacity, whole)
+    return _Losses(row, column, demand[row] * placed.shares[row, column], placed.cost_ms[row], load, capacity, limit)
+
+
+def _lacking(capacity: Matrix, load_rps: Vector) -> Flags:
+    """For which losses (rows) what is lost finds no room."""
+    lacking: Flags = np.less(np.maximum(capacity - load_rps, 0.0).sum(axis=-1), load_rps)
+    return lacking
+
+
+def _widened(careful: Vector, whole: Vector, load_rps: Vector, lost: int) -> Vector:
+    """The survivors' capacity with as little of the room for chance as need be; beyond the whole, scaled."""
+    for part in ROOM_PARTS:
+        capacity: Vector = careful + part * (whole - careful)
+        if float(np.maximum(capacity - load_rps, 0.0).sum()) >= load_rps[lost]:
+            return capacity
+    scaled: Vector = whole * level(load_rps * (whole > 0), whole, float(load_rps[lost]))
+    return scaled
 
 
 def _published(losses_: _Losses, placed: Placed, held: Contingencies) -> Matrix:
@@ -186,18 +209,20 @@ def _all_of(losses_: _Losses, flags: Flags) -> Flags:
 
 def _judged(losses_: _Losses, parts: Matrix, max_utilization: float) -> tuple[Flags, Flags]:
     """Of each pair (R,): whether nobody is overfull under `parts`; and whether no request would win much elsewhere."""
-    capacity, count = losses_.capacity_rps, len(losses_.load_rps)
+    count = len(losses_.load_rps)
     moved: Matrix = np.zeros((count, count))
     np.add.at(moved, losses_.column, losses_.lost_rps[:, None] * parts)
+    then: Matrix = losses_.load_rps + moved
     used: Matrix = np.full((count, count), np.inf)
-    np.divide(losses_.load_rps + moved, capacity, out=used, where=capacity > 0)
-    overfull: Flags = np.any(np.greater(used, 1 + ROOM_TOLERANCE) & np.greater(moved, 0), axis=1)
+    np.divide(then, losses_.capacity_rps, out=used, where=losses_.capacity_rps > 0)
+    beyond = np.greater(then, losses_.limit_rps * (1 + ROOM_TOLERANCE))
+    overfull: Flags = np.any(beyond & np.greater(moved, 0), axis=1)
     phi = curve(max_utilization)
-    price = np.append(phi.price_ms[:-1], np.inf)
-    step = np.searchsorted(np.append(np.cumsum(phi.width[:-2]), 1.0), used, side="right")
-    cheapest = (losses_.cost_ms + price[step][losses_.column]).min(axis=1)
-    # What is in use and just full costs its last step, not the wall.
-    paid = losses_.cost_ms + price[np.minimum(step, len(price) - 2)][losses_.column]
+    # On the brink there is hardly room for more: nobody would win by going there, and who is there was there first.
+    price = phi.price_ms[:SEGMENTS_TO_BRINK]
+    step = np.searchsorted(np.cumsum(phi.width[:SEGMENTS_TO_BRINK]), used, side="right")
+    cheapest = (losses_.cost_ms + np.append(price, np.inf)[step][losses_.column]).min(axis=1)
+    paid = losses_.cost_ms + price[np.minimum(step, SEGMENTS_TO_BRINK - 1)][losses_.column]
     dearest = np.where(parts > 0, paid, -np.inf).max(axis=1)
     fits: Flags = np.any(parts, axis=1) & ~overfull[losses_.column]
     good: Flags = fits & np.less_equal(dearest - cheapest, HOLD_GAIN_MS)

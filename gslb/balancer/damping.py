@@ -87,11 +87,15 @@ class Held:
 
 
 def signature(capacity: ServiceCapacity) -> Signature:
-    """What is compared for equality: how many tasks serve, what drains cover, how far they got; in panic everything."""
+    """What is compared for equality: how many tasks serve, what drains cover, how far they got; in panic everything.
+
+    Tasks in hold-down are left out: their health is what must not matter.
+    """
     if capacity.panic:
         return (capacity.panic, capacity.used_rps())
     return tuple(
-        (site.datacenter, site.healthy, site.drained, site.drains, site.easing) for site in capacity.datacenters
+        (site.datacenter, site.healthy - site.held, site.drained, site.drains, site.easing)
+        for site in capacity.datacenters
     )
 
 
@@ -126,11 +130,12 @@ def plannable_rps(used_rps: Vector, demand_rps: float) -> Vector:
     """Capacity less room for chance: as long as demand leaves any, a plan does not fill a place to the last request.
 
     Requests come at random: of 60 rps planned, five seconds bring 300 give or take 17. Large places need next to none.
+    `used_rps` is (D,), or (N, D) for N cases of their own.
     """
     expected = np.maximum(used_rps * CHANCE_WINDOW_S, 1e-9)
     kept = used_rps * np.minimum(CHANCE_DEVIATIONS / np.sqrt(expected), CHANCE_MAX)
-    spare = float(used_rps.sum()) - demand_rps * (1 + CHANCE_TOLERANCE)
-    part = min(max(spare / max(float(kept.sum()), 1e-9), 0.0), 1.0)
+    spare = used_rps.sum(axis=-1, keepdims=True) - demand_rps * (1 + CHANCE_TOLERANCE)
+    part = np.clip(spare / np.maximum(kept.sum(axis=-1, keepdims=True), 1e-9), 0.0, 1.0)
     plannable: Vector = used_rps - part * kept
     return plannable
 

@@ -83,6 +83,8 @@ class _Site:
             return ""
         if here.drained:
             return f"drained by {', '.join(here.drains)}" if here.drains else "its tasks are drained"
+        if here.held:
+            return f"hold-down: its {here.held} healthy tasks fell ill too often lately"
         return f"no healthy task (0 of {here.tasks})"
 
 
@@ -179,7 +181,9 @@ def load_of(plan: Plan, demand: Mapping[str, float]) -> dict[str, float]:
 def _reason(site: _Site, nearer: Sequence[_Site], *, panic: str, sticky_ms: float) -> str:
     """Why `site` has its share, or none; `nearer` are the candidates before it, nearest first."""
     reason = _reason_of_share(site, nearer, panic=panic, sticky_ms=sticky_ms)
-    left = site.capacity.easing
+    left, held = site.capacity.easing, site.capacity.held
+    if held and not site.out:
+        reason = f"{reason}; {held} of {site.capacity.healthy} healthy tasks are in hold-down: they fell ill too often"
     return f"{reason}; a drain under way has left {left:.0%} of it" if left < 1 and not site.out else reason
 
 

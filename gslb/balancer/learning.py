@@ -13,7 +13,7 @@ line (`regression`) and follows it with what a task is taken to serve:
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -53,6 +53,8 @@ IDLE_GAIN_S: Final = 60.0
 # A task begins with this part of its capacity and has all of it after the ramp.
 RAMP_START: Final = 0.3
 RAMP_S: Final = 30.0
+# The tasks that register within this time of a new service's first are its first, and do not ramp.
+OPENING_S: Final = 30.0
 # A job that served less than IDLE_FRACTION of its capacity for COLD_AFTER_S begins with this part of it.
 COLD_START: Final = 0.5
 COLD_AFTER_S: Final = 300.0
@@ -100,6 +102,7 @@ class Learning:
     ramps: Mapping[str, float] = field(default_factory=dict)  # by task, of those that have not all their capacity yet
     guards: Mapping[str, Guard] = field(default_factory=dict)  # by task, of those whose machine is known
     notes: tuple[str, ...] = ()
+    opened_s: float = math.inf  # when its first task was seen; -inf: it was served before anybody looked
 
     def task_rps(self, backend: Backend) -> float:
         """What one warm task of `backend` serves."""
@@ -134,8 +137,10 @@ def learn(
     first = not before.jobs
     passed_s = 0.0 if first else min(max(0.0, now_s - before.wall_s), STEP_MAX_S)
     clock_s = before.clock_s + passed_s
+    opened_s = _opened_s(before, tasks, backends, clock_s, served=first and bool(seed_rps))
+    opening = first or clock_s - opened_s <= OPENING_S
     memories = {
-        task.name: reports.remembered(task, before.tasks.get(task.name), clock_s, first=first)
+        task.name: reports.remembered(task, before.tasks.get(task.name), clock_s, first=opening)
         for task in tasks
         if task.job in backends
     }
@@ -155,7 +160,7 @@ def learn(
         after[job] = _followed(_sampled(model, taken, clock_s), clock_s, passed_s)
     guards = _guards(before.guards, [task for task in tasks if task.job in backends], after, passed_s)
     told = (*reports.notes(memories), *machine.notes(guards, {task.name: task.machine for task in tasks}))
-    return Learning(clock_s, now_s, after, memories, _ramps(memories, clock_s), guards, told)
+    return Learning(clock_s, now_s, after, memories, _ramps(memories, clock_s), guards, told, opened_s)
 
 
 def _guards(
@@ -177,6 +182,17 @@ def _guards(
         if guard is not None:
             guards[task.name] = guard
     return guards
+
+
+def _opened_s(
+    before: Learning, tasks: Sequence[TaskState], jobs: Collection[str], clock_s: float, *, served: bool
+) -> float:
+    """When the service's first task was seen. `served`: a plan for it was there before this learner."""
+    if served:
+        return -math.inf
+    if before.opened_s < math.inf or not any(task.job in jobs for task in tasks):
+        return before.opened_s
+    return clock_s
 
 
 def _learnable(backend: Backend) -> bool:

@@ -85,7 +85,7 @@ class Sifted:
 
 
 def remembered(task: TaskState, before: TaskMemory | None, clock_s: float, *, first: bool) -> TaskMemory:
-    """The task's memory with this step's report. `first`: the service is looked at for the first time.
+    """The task's memory with this step's report. `first`: the service is looked at for the first time, or opens just now.
 
     A report counts once; one that repeats the last one's values says nothing new (an agent that reconnects sends them).
     """

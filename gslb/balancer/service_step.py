@@ -25,6 +25,7 @@ from gslb.balancer.damping import (
     signature,
     within_band,
 )
+from gslb.balancer.flaps import follow
 from gslb.balancer.inputs import Inputs, TaskState
 from gslb.balancer.lanes import Lanes
 from gslb.balancer.learning import learn
@@ -123,6 +124,7 @@ def _untouched(memory: ServiceMemory, service: Service, tasks: tuple[TaskState, 
         and not moment.hold
         and memory.solved is not None
         and not memory.solved.held.ramping
+        and moment.now_s < memory.flaps.due_s
         and not _gain_is_due(memory.solved, moment.now_s)
     )
 
@@ -146,6 +148,7 @@ def _again(memory: ServiceMemory, moment: Moment) -> ServiceMemory:
 def _renewed(memory: ServiceMemory, service: Service, tasks: tuple[TaskState, ...], moment: Moment) -> ServiceMemory:
     """Looks at everything again, and solves if something moved. Raises one of FAULTS."""
     budget, lost = _judge_tasks(memory, service, tasks, moment.now_s)
+    flaps = follow(memory.flaps, memory.tasks, tasks, moment.now_s)
     base = replace(
         memory,
         service=service,
@@ -156,11 +159,12 @@ def _renewed(memory: ServiceMemory, service: Service, tasks: tuple[TaskState, ..
         bandwidth=moment.bandwidth_of(service.name),
         budget=budget,
         demand_seen=moment.inputs.demand.get(service.name),
+        flaps=flaps,
     )
     published = moment.inputs.previous.get(service.name)
     learning = learn(memory.learning, service, tasks, moment.now_s, published.capacity_rps if published else {})
     needed_rps = math.fsum(moment.inputs.demand.get(service.name, {}).values()) / service.max_utilization
-    capacity = capacity_of(service, tasks, moment.coverage, learning, needed_rps)
+    capacity = capacity_of(service, tasks, moment.coverage, learning, needed_rps, flaps)
     capacity = auto_drained(capacity, memory.decision.capacity, needed_rps * service.max_utilization)
     base = replace(base, learning=learning, decision=replace(memory.decision, capacity=capacity))
     if moment.hold or lost:

@@ -7,6 +7,7 @@ from gslb.balancer.bandwidth import NO_BANDWIDTH, Bandwidth
 from gslb.balancer.capacity import NO_CAPACITY, ServiceCapacity
 from gslb.balancer.coverage import Coverage
 from gslb.balancer.damping import Held
+from gslb.balancer.flaps import NO_FLAPS, Flaps
 from gslb.balancer.inputs import TaskState
 from gslb.balancer.learning import UNLEARNED, Learning
 from gslb.balancer.network import Network
@@ -71,6 +72,7 @@ class ServiceMemory:
     compared: Plan | None = None  # the published plan that `decision.changed` was found against
     decision: ServiceDecision = ServiceDecision(None)
     learning: Learning = UNLEARNED
+    flaps: Flaps = NO_FLAPS
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -3,9 +3,12 @@
 An agent that reports is believed. An agent that is silent proves nothing by its silence: it may have crashed, been
 upgraded, or lost its way to us, while its tasks serve on. So silence freezes what was known, and only a second witness
 (clients' requests, or probes from other datacenters) turns it into TIMEOUT. A second witness never overrules an agent
-that speaks. Drains are laid over the verdict later: they say what should be, this says what is.
+that speaks. How long silence must last depends on what others see: where nearly all that an agent speaks for fails at
+once, one missed report is enough; for single tasks it takes several. Drains are laid over the verdict later: they say
+what should be, this says what is.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
 
@@ -14,6 +17,11 @@ from bns.model import HealthStatus
 # At least so many votes, and this part of them, before others' failures count as a witness.
 FAILING_VOTES_MIN = 0.5
 FAILING_FRACTION = 0.7
+# Nearly all of an agent's tasks fail: this part of those that anybody said anything of, who are at least this part of
+# all, with at least so many failing votes together.
+DESERTED_FRACTION = 0.9
+DESERTED_SEEN_MIN = 0.5
+DESERTED_VOTES_MIN = 2.0
 
 
 class Witness(Enum):
@@ -31,13 +39,22 @@ class Evidence:
     reported: HealthStatus | None
     silent: bool  # the agent has not been heard for REPORT_STALE_PERIODS
     witness: Witness = Witness.NONE
+    late: bool = False  # it has missed a report (REPORT_LATE_PERIODS)
+    deserted: bool = False  # others see nearly all of the agent's tasks fail
+
+    @property
+    def lost(self) -> bool:
+        """Whether the agent went together with what it speaks for."""
+        return self.deserted and (self.late or self.silent)
 
 
 def judge(previous: HealthStatus, evidence: Evidence) -> HealthStatus:
     """The verdict that follows `previous` (UNKNOWN at first)."""
-    if evidence.reported is not None and not evidence.silent:
+    # Until a lost agent speaks again, its last word is no reason to undo what others saw.
+    unheard = evidence.silent or evidence.lost or (evidence.late and previous is HealthStatus.TIMEOUT)
+    if evidence.reported is not None and not unheard:
         return evidence.reported
-    if evidence.witness is Witness.FAILING:
+    if evidence.witness is Witness.FAILING or (evidence.lost and evidence.witness is Witness.NONE):
         return HealthStatus.TIMEOUT
     if evidence.witness is Witness.SERVING:
         # Somebody is being served: an agent's word stands, and where it never spoke the task is in service.
@@ -76,3 +93,14 @@ class Votes:
         if self.failing >= FAILING_VOTES_MIN and self.failing >= FAILING_FRACTION * total:
             return Witness.FAILING
         return Witness.SERVING if self.serving >= FAILING_VOTES_MIN else Witness.NONE
+
+
+def deserted(votes: Collection[Votes]) -> bool:
+    """Whether others see nearly all tasks of one agent fail; `votes` has an entry for each of its tasks."""
+    seen = [each.witness for each in votes if each.witness is not Witness.NONE]
+    failing = sum(witness is Witness.FAILING for witness in seen)
+    return (
+        len(seen) >= max(1.0, DESERTED_SEEN_MIN * len(votes))
+        and failing >= DESERTED_FRACTION * len(seen)
+        and sum(each.failing for each in votes) >= DESERTED_VOTES_MIN
+    )

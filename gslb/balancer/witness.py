@@ -1,37 +1,61 @@
-"""What clients and remote probes saw of each task, in two windows that follow each other. PURE.
+"""What clients and remote probes saw of each task, in short windows that follow each other. PURE.
 
-Bounded: only tasks that BNS knows are counted (the caller sees to it), and what is older than two windows is gone.
+Bounded: only tasks that BNS knows are counted (the caller sees to it), and what is older than the windows is gone.
 """
 
-from gslb.balancer.verdict import Votes, Witness
+from collections import deque
+from collections.abc import Iterable
+from typing import Final
+
+from gslb.balancer.verdict import Votes, Witness, deserted
 from gslb.model import limits
 
 _NO_VOTES = Votes()
+# All windows together say what is seen of one task. What befell all tasks of an agent shows in the newest ones.
+WINDOWS: Final = 8
+NEWEST: Final = 2
 
 
 class WitnessStand:
-    """Votes per task: those of the running window and of the one before it."""
+    """Votes per task and window, the running window first."""
 
     def __init__(self, window_s: float = limits.WITNESS_WINDOW_S) -> None:
         self._window_s = window_s
         self._started_s = 0.0
-        self._running: dict[str, Votes] = {}
-        self._before: dict[str, Votes] = {}
+        self._windows: deque[dict[str, Votes]] = deque(({} for _ in range(WINDOWS)), WINDOWS)
+
+    def __len__(self) -> int:
+        """Tasks with votes."""
+        return len(set().union(*self._windows))
 
     def add(self, task: str, ok: int, failed: int, now_s: float) -> None:
         """One report of one observer."""
         self._turn(now_s)
-        self._running[task] = self._running.get(task, _NO_VOTES).add(ok, failed)
+        running = self._windows[0]
+        running[task] = running.get(task, _NO_VOTES).add(ok, failed)
 
-    def witness(self, task: str, now_s: float) -> Witness:
-        """What the votes of the last one to two windows amount to."""
+    def witness(self, task: str, now_s: float, *, newest: bool = False) -> Witness:
+        """What the votes of all windows amount to; of the newest alone where a loss may lie between them and the others."""
         self._turn(now_s)
-        return (self._running.get(task, _NO_VOTES) + self._before.get(task, _NO_VOTES)).witness
+        return self._votes(task, NEWEST if newest else WINDOWS).witness
+
+    def deserted(self, tasks: Iterable[str], now_s: float) -> bool:
+        """Whether nearly all of `tasks`, all that one agent speaks for, have failed lately."""
+        self._turn(now_s)
+        return deserted([self._votes(task, NEWEST) for task in tasks])
+
+    def _votes(self, task: str, newest: int) -> Votes:
+        votes = _NO_VOTES
+        for number in range(newest):
+            more = self._windows[number].get(task)
+            if more is not None:
+                votes += more
+        return votes
 
     def _turn(self, now_s: float) -> None:
-        past_s = now_s - self._started_s
-        if past_s < self._window_s:
+        passed = (now_s - self._started_s) / self._window_s
+        if passed < 1:
             return
-        self._before = self._running if past_s < 2 * self._window_s else {}
-        self._running = {}
-        self._started_s = now_s
+        for _ in range(min(int(passed), WINDOWS)):
+            self._windows.appendleft({})
+        self._started_s += int(passed) * self._window_s

@@ -20,6 +20,8 @@ LEADER_TTL_S: Final = 3
 LIVENESS_TTL_S: Final = 60
 # A report older than this says nothing about a task's health any more.
 REPORT_STALE_PERIODS: Final = 3
+# A report that is this late was missed: enough where others see nearly all of the agent's tasks fail.
+REPORT_LATE_PERIODS: Final = 1.1
 REAP_AFTER_S: Final = 600.0
 REMOVAL_BUDGET_FRACTION: Final = 0.5
 REMOVAL_BUDGET_WINDOW_S: Final = 30.0
@@ -91,8 +93,8 @@ ADDRESSES_PER_ANSWER_MAX: Final = 16
 AGENTS_MAX: Final = 20_000
 REPORTERS_MAX: Final = 100_000
 REMOTE_PROBES_MAX: Final = 10_000
-# A window in which what clients and remote probes saw of a task counts; two of them are looked at.
-WITNESS_WINDOW_S: Final = 4.0
+# A window in which what clients and remote probes saw of a task counts (`gslb.balancer.witness` looks at eight).
+WITNESS_WINDOW_S: Final = 1.0
 # etcd's own default of --max-txn-ops is 128 and of --max-request-bytes 1.5 MiB.
 TXN_OPS_MAX: Final = 100
 TXN_BYTES_MAX: Final = 1_000_000

@@ -86,6 +86,10 @@ class Control:
             ]
             for name, service in setup.catalog.services.items()
         }
+        self._tasks_at: dict[str, list[str]] = {name: [] for name in setup.catalog.datacenters}
+        for tasks in self._tasks.values():
+            for task, backend in tasks:
+                self._tasks_at.setdefault(backend.datacenter, []).append(task)
 
     def set_catalog(self, catalog: Catalog) -> None:
         """Desired state changed: a drain came or went."""
@@ -124,29 +128,37 @@ class Control:
         """Every task's verdict; the services with a changed one."""
         touched = set()
         fresh, self._fresh = self._fresh, set()
+        late = {name for name in self.catalog.datacenters if self._late(name, limits.REPORT_LATE_PERIODS, now_s)}
+        deserted = {name for name in late if self._stand.deserted(self._tasks_at[name], now_s)}
         for service, tasks in self._tasks.items():
             for task, backend in tasks:
-                silent = self._silent(backend.datacenter, now_s)
-                if not silent and backend.datacenter not in fresh:
+                datacenter = backend.datacenter
+                if datacenter not in late and datacenter not in fresh:
                     continue
                 before = self._verdicts.get(task, HealthStatus.UNKNOWN)
-                verdict = judge(before, self._evidence(task, backend.datacenter, now_s, silent=silent))
+                evidence = self._evidence(
+                    task, datacenter, now_s, late=datacenter in late, deserted=datacenter in deserted
+                )
+                verdict = judge(before, evidence)
                 if verdict is not before:
                     self._verdicts[task] = verdict
                     self._states.pop(service, None)
                     touched.add(service)
         return touched
 
-    def _silent(self, datacenter: str, now_s: float) -> bool:
+    def _late(self, datacenter: str, periods: float, now_s: float) -> bool:
+        """Whether its agent has not been heard for so many report periods."""
         heard = self._heard.get(datacenter)
-        return heard is None or now_s - heard.at_s > limits.REPORT_STALE_PERIODS * self._knobs.report_period_s
+        return heard is None or now_s - heard.at_s > periods * self._knobs.report_period_s
 
-    def _evidence(self, task: str, datacenter: str, now_s: float, *, silent: bool) -> Evidence:
+    def _evidence(self, task: str, datacenter: str, now_s: float, *, late: bool, deserted: bool) -> Evidence:
         heard = self._heard.get(datacenter)
         load = heard.tasks.get(task) if heard else None
         # An agent that speaks is not overruled: its tasks need no witness.
-        witness = self._stand.witness(task, now_s) if silent else Witness.NONE
-        return Evidence(load.health if load else None, silent, witness)
+        newest = deserted or self._verdicts.get(task) is HealthStatus.TIMEOUT
+        witness = self._stand.witness(task, now_s, newest=newest) if late else Witness.NONE
+        silent = self._late(datacenter, limits.REPORT_STALE_PERIODS, now_s)
+        return Evidence(load.health if load else None, silent, witness, late, deserted)
 
     def _jumped(self) -> set[str]:
         return {

@@ -226,3 +226,44 @@ def test_bounded() -> None:
     assert sum(len(each) for each in kept.values()) == limits.CONTINGENCY_ROWS_MAX
     assert f"l{limits.CONTINGENCY_ROWS_MAX - 1}" in kept["a"]
     assert "l0" not in kept["a"]
+
+
+def test_survivors_keep_room_for_chance_while_there_is_room() -> None:
+    placed = _random(3, fullness=0.6)
+    used: dict[bool, float] = {}
+    for scale in (1.0, 1000.0):
+        # A thousand times the rate needs next to no room for chance.
+        scaled = replace(placed, demand_rps=scale * placed.demand_rps, capacity_rps=scale * placed.capacity_rps)
+        used[scale > 1] = _fullest(scaled)
+    assert used[False] < 0.9
+    assert used[True] > 0.96
+
+
+def test_room_for_chance_is_given_up_before_anybody_is_overloaded() -> None:
+    for seed in range(12):
+        placed = _random(seed, fullness=0.6)
+        demand, capacity = float(placed.demand_rps.sum()), placed.capacity_rps
+        # So much is lost with the largest that 0.5 % of room is left.
+        rest = capacity.sum() - capacity.max()
+        tight = replace(placed, demand_rps=placed.demand_rps * (0.995 * rest / demand))
+        if (tight.demand_rps @ tight.shares <= capacity).all():
+            assert _fullest(tight, int(capacity.argmax())) <= 1 + 2e-3
+
+
+def _fullest(placed: Placed, only: int | None = None) -> float:
+    """Utilization of the fullest heir after the loss of any datacenter, or of one."""
+    load = placed.demand_rps @ placed.shares
+    found = solve(placed, None)
+    worst = 0.0
+    for column, lost in enumerate(placed.datacenters):
+        if only is not None and column != only:
+            continue
+        then, heirs_of = load.copy(), found.get(lost, {})
+        for row, locality in enumerate(placed.localities):
+            for heir, part in heirs_of.get(locality, {}).items():
+                k = list(placed.datacenters).index(heir)
+                then[k] += placed.demand_rps[row] * placed.shares[row, column] * part
+        used = then / placed.capacity_rps
+        used[column] = 0.0
+        worst = max(worst, float(used[then > load].max(initial=0.0)))
+    return worst

@@ -12,6 +12,7 @@ from gslb.balancer.learning import (
     COLD_START,
     DECLARED_FACTOR_MAX,
     GROWTH_MAX,
+    OPENING_S,
     RAMP_S,
     RAMP_START,
     SAMPLES_MAX,
@@ -313,6 +314,29 @@ def test_a_task_that_comes_back_ramps_up_unless_it_was_only_drained(was: HealthS
     fleet.tasks[0].health = HealthStatus.HEALTHY
     fleet.advance(STEP_S)
     assert (_warmth(fleet, fleet.tasks[0].name) < 1) is ramps
+
+
+def test_the_first_tasks_of_a_service_do_not_register_at_the_same_moment() -> None:
+    fleet = Fleet(service(), 1)
+    fleet.advance(5)
+    for number in range(1, 4):
+        fleet.add("us-east1", number, HealthStatus.UNKNOWN)
+        fleet.advance(5)
+        fleet.tasks[number].health = HealthStatus.HEALTHY
+        fleet.advance(5)
+        assert [fleet.learning.warmth_of(state) for state in fleet.states()] == [1.0] * (number + 1)
+    fleet.advance(OPENING_S)
+    fleet.add("us-east1", 9)
+    fleet.advance(5)
+    assert fleet.learning.warmth_of(fleet.states()[-1]) == RAMP_START, "the service is no longer new"
+
+
+def test_a_service_that_was_served_before_the_learner_began_is_not_new() -> None:
+    fleet = Fleet(service(), 1)
+    learning = learn(UNLEARNED, fleet.service, fleet.states(), 1000.0, {"us-east1": 90.0})
+    fleet.add("us-east1", 1)
+    learning = learn(learning, fleet.service, fleet.states(), 1005.0, {"us-east1": 90.0})
+    assert learning.warmth_of(fleet.states()[1]) == RAMP_START
 
 
 def test_when_all_are_new_none_is_held_back() -> None:

@@ -192,6 +192,48 @@ def test_silence_freezes_and_a_second_witness_ends_it():
     assert b.board.fold(load(2, [H, H]), 121.0) == {task(1)}
 
 
+def test_one_missed_report_is_enough_where_everything_fails():
+    b = Board()
+    b.board.loads.stream_opened(("us-east1", "m1"))
+    b.board.fold(load(1, [H, H]), 0.0)
+    b.see(0.9, 0, 50)
+    b.see(0.9, 0, 50, n=1)
+    assert (b.health(0), b.health(1)) == (H, H), "the agent speaks"
+    assert b.board.sweep(1.05) == frozenset(), "a report may be a little late"
+    assert b.board.sweep(1.2) == {task(0), task(1)}
+    assert b.board.sweep(2.9) == frozenset()
+    assert b.board.fold(load(2, [H, H]), 2.9) == {task(0), task(1)}
+
+
+def test_what_was_seen_before_the_loss_does_not_undo_it():
+    b = Board()
+    b.board.loads.stream_opened(("us-east1", "m1"))
+    b.board.fold(load(1, [H, H]), 0.0)
+    for n in (0, 1):
+        for at_s in (0.1, 0.2, 0.3):
+            b.see(at_s, 50, 0, n=n)
+    for n in (0, 1):
+        b.see(2.5, 0, 50, n=n)
+    assert (b.health(0), b.health(1)) == (T, T)
+    # The votes against them have run out before those from before the loss: nobody is served all the same.
+    assert b.board.sweep(4.6) == frozenset()
+    assert b.board.sweep(7.5) == frozenset()
+
+
+def test_one_missed_report_is_not_enough_where_some_serve():
+    b = Board()
+    b.board.loads.stream_opened(("us-east1", "m1"))
+    b.board.fold(load(1, [H, H]), 0.0)
+    b.see(0.9, 50, 0, n=1)
+    for _ in range(3):
+        b.see(1.2, 0, 50)
+    assert b.board.sweep(1.5) == frozenset()
+    # The other one begins to fail as well: the vote on it makes the agent's tasks look deserted, all of them.
+    b.see(5.5, 0, 50)
+    b.see(5.5, 0, 50, n=1)
+    assert (b.health(0), b.health(1)) == (T, T)
+
+
 def test_a_broken_stream_shortens_the_patience():
     b = Board()
     b.board.fold(load(1, [H, H]), 0.0)
@@ -221,7 +263,7 @@ def test_a_restarted_replica_learns_from_clients_while_the_agent_is_dead():
 def test_observations_of_unknown_tasks_leave_nothing_behind():
     b = Board()
     b.board.observe("x", [Probe("/bns/a/b/c/9", 1, 0, 1.0)], 0.0)
-    assert not b.board._stand._running
+    assert not len(b.board._stand)
     b.board.observe("europe-west1", [Probe(task(0), 1, 0, 80.0)], 0.0)
     b.board.observe("europe-west1", [Probe(task(0), 1, 0, 100.0)], 0.0)
     assert b.board.rtt.snapshot() == {("europe-west1", "us-east1"): pytest.approx(86.0)}

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bns.model import HealthStatus
-from gslb.balancer.verdict import Evidence, Votes, Witness, judge
+from gslb.balancer.verdict import Evidence, Votes, Witness, deserted, judge
 
 U, H, X, D, T = (
     HealthStatus.UNKNOWN,
@@ -51,6 +51,54 @@ CASES = [
 @pytest.mark.parametrize(("previous", "reported", "silent", "witness", "verdict"), CASES)
 def test_table(previous, reported, silent, witness, verdict):
     assert judge(previous, Evidence(reported, silent, witness)) is verdict
+
+
+# (previous, reported, witness, deserted) -> verdict, of an agent that has just missed a report
+LATE_CASES = [
+    # One missed report is none.
+    (H, H, NONE, False, H),
+    (H, H, SERVING, False, H),
+    # A single task that fails waits for the agent's next word.
+    (H, H, FAILING, False, H),
+    # With nearly all of its tasks failing the agent is gone: those that nobody looked at are gone too.
+    (H, H, FAILING, True, T),
+    (H, H, NONE, True, T),
+    (D, D, NONE, True, T),
+    (H, H, SERVING, True, H),
+    # Votes that run out undo nothing.
+    (T, H, NONE, False, T),
+    (T, H, FAILING, False, T),
+    (T, H, SERVING, False, H),
+]
+
+
+@pytest.mark.parametrize(("previous", "reported", "witness", "deserted", "verdict"), LATE_CASES)
+def test_table_of_one_missed_report(previous, reported, witness, deserted, verdict):
+    assert judge(previous, Evidence(reported, False, witness, late=True, deserted=deserted)) is verdict
+    if previous is not T:
+        spoke = Evidence(reported, False, witness, late=False, deserted=deserted)
+        assert judge(previous, spoke) is reported, "an agent that speaks is not overruled"
+
+
+GOOD, BAD, UNSEEN = Votes(serving=2.0), Votes(failing=1.0), Votes()
+
+
+@pytest.mark.parametrize(
+    ("votes", "expected"),
+    [
+        ([BAD] * 10, True),
+        ([BAD] * 9 + [GOOD], True),
+        ([BAD] * 8 + [GOOD] * 2, False),
+        ([BAD] * 5 + [UNSEEN] * 5, True),
+        ([BAD] * 4 + [UNSEEN] * 6, False),
+        ([BAD], False),
+        ([Votes(failing=2.0)], True),
+        ([UNSEEN] * 3, False),
+        ([], False),
+    ],
+)
+def test_nearly_all_of_an_agents_tasks(votes, expected):
+    assert deserted(votes) is expected
 
 
 statuses = st.sampled_from(list(HealthStatus))

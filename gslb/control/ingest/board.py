@@ -55,7 +55,8 @@ class HealthBoard:
     def observe(self, locality: str, probes: Iterable[Probe], now_s: float) -> frozenset[str]:
         """Takes one observer's report in; `locality` is where it is ("": unknown). The tasks whose verdict changed."""
         tasks = self._tasks_of()
-        suspects = set()
+        suspects: set[str] = set()
+        late: set[AgentKey] = set()
         for probe in probes:
             task = tasks.get(probe.task)
             if task is None:
@@ -63,9 +64,12 @@ class HealthBoard:
             self._stand.add(probe.task, probe.ok, probe.failed, now_s)
             self.rtt.add(locality, task.datacenter, probe.rtt_ms)
             # An agent that speaks is not overruled, so only the tasks of the others need another look.
-            if self.loads.silent(owner_of(task), now_s) or self.loads.health_of(owner_of(task), task.name) is None:
+            if self.loads.late(owner_of(task), now_s):
+                late.add(owner_of(task))
                 suspects.add(probe.task)
-        return self._look(suspects, now_s)
+            elif self.loads.health_of(owner_of(task), task.name) is None:
+                suspects.add(probe.task)
+        return self._look(suspects.union(*(self._of_agent.get(key, ()) for key in late)), now_s)
 
     def registered(self, names: Iterable[str], now_s: float) -> frozenset[str]:
         """BNS changed these names: came, went, or went to another agent. The tasks whose verdict changed."""
@@ -81,9 +85,9 @@ class HealthBoard:
         return self._look(present, now_s)
 
     def sweep(self, now_s: float) -> frozenset[str]:
-        """To be called about once a second: agents that fell silent meanwhile. The tasks whose verdict changed."""
+        """To be called about once a second: agents that fell silent or are late. The tasks whose verdict changed."""
         suspects: set[str] = set()
-        for key in self.loads.newly_silent(now_s):
+        for key in {*self.loads.newly_silent(now_s), *self.loads.overdue(now_s)}:
             suspects |= self._of_agent.get(key, set())
         return self._look(suspects, now_s)
 
@@ -108,23 +112,36 @@ class HealthBoard:
         """Judges these tasks anew."""
         tasks = self._tasks_of()
         changed = []
+        deserted: dict[AgentKey, bool] = {}
         for name in names:
             task = tasks.get(name)
             if task is None:
                 continue
+            key = owner_of(task)
+            if key not in deserted:
+                deserted[key] = self.loads.late(key, now_s) and self._deserted(key, now_s)
             before = self.health_of(name)
-            after = judge(before, self._evidence(task, now_s))
+            after = judge(before, self._evidence(task, before, now_s, deserted=deserted[key]))
             if after is not before:
                 self._verdicts[name] = after
                 changed.append(name)
         return frozenset(changed)
 
-    def _evidence(self, task: Task, now_s: float) -> Evidence:
+    def _deserted(self, key: AgentKey, now_s: float) -> bool:
+        """Whether others see nearly all tasks of this agent fail."""
+        tasks = self._tasks_of()
+        own = [name for name in self._of_agent.get(key, ()) if name in tasks and owner_of(tasks[name]) == key]
+        return self._stand.deserted(own, now_s)
+
+    def _evidence(self, task: Task, before: HealthStatus, now_s: float, *, deserted: bool) -> Evidence:
         key = owner_of(task)
+        newest = deserted or before is HealthStatus.TIMEOUT
         return Evidence(
             reported=self.loads.health_of(key, task.name),
             silent=self.loads.silent(key, now_s),
-            witness=self._stand.witness(task.name, now_s),
+            witness=self._stand.witness(task.name, now_s, newest=newest),
+            late=self.loads.late(key, now_s),
+            deserted=deserted,
         )
 
     @staticmethod

@@ -19,7 +19,7 @@ class Folded:
 
     agent: AgentKey
     spoken: frozenset[str]
-    returned: bool  # the agent had been silent, or is new: everything it says must be looked at again
+    returned: bool  # the agent had been silent or late, or is new: everything it says must be looked at again
 
 
 class LoadStore:
@@ -46,8 +46,8 @@ class LoadStore:
         refusal = self._guard.admit(f"{report.datacenter}/{report.agent}", report.boot_id, report.seq)
         if refusal:
             raise InvalidValueError(refusal)
+        returned = key in self._silent or self.late(key, now_s)
         self._columns[key] = columns
-        returned = previous is None or key in self._silent
         self._silent.discard(key)
         return Folded(key, _spoken(previous, columns, report), returned)
 
@@ -82,11 +82,20 @@ class LoadStore:
         periods = limits.REPORT_STALE_PERIODS if key in self._streams else 1
         return now_s - columns.received_s > periods * columns.period_s
 
+    def late(self, key: AgentKey, now_s: float) -> bool:
+        """Whether the agent missed a report."""
+        columns = self._columns.get(key)
+        return columns is None or now_s - columns.received_s > limits.REPORT_LATE_PERIODS * columns.period_s
+
     def newly_silent(self, now_s: float) -> list[AgentKey]:
         """The agents that fell silent since the last call."""
         fallen = [key for key in self._columns if key not in self._silent and self.silent(key, now_s)]
         self._silent.update(fallen)
         return fallen
+
+    def overdue(self, now_s: float) -> list[AgentKey]:
+        """The agents that missed a report and are not called silent yet."""
+        return [key for key in self._columns if key not in self._silent and self.late(key, now_s)]
 
     def forget(self, keys: Iterable[AgentKey]) -> None:
         """Drops what agents said that BNS does not know any more; their sequences stay, against replays."""
