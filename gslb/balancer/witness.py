@@ -34,10 +34,15 @@ class WitnessStand:
         running = self._windows[0]
         running[task] = running.get(task, _NO_VOTES).add(ok, failed)
 
-    def witness(self, task: str, now_s: float, *, newest: bool = False) -> Witness:
-        """What the votes of all windows amount to; of the newest alone where a loss may lie between them and the others."""
+    def witness(self, task: str, now_s: float, *, deserted: bool = False, out: bool = False) -> Witness:
+        """What the votes on a task amount to.
+
+        `deserted`: the newest votes alone count, for a loss may lie between them and the others. `out`: the task is
+        TIMEOUT; that it serves again must be what all votes say and the newest too, or it would be back and forth.
+        """
         self._turn(now_s)
-        return self._votes(task, NEWEST if newest else WINDOWS).witness
+        whole = self._votes(task, NEWEST if deserted else WINDOWS).witness
+        return self._votes(task, NEWEST).witness if out and whole is Witness.SERVING else whole
 
     def deserted(self, tasks: Iterable[str], now_s: float) -> bool:
         """Whether nearly all of `tasks`, all that one agent speaks for, have failed lately."""

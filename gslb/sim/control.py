@@ -155,8 +155,8 @@ class Control:
         heard = self._heard.get(datacenter)
         load = heard.tasks.get(task) if heard else None
         # An agent that speaks is not overruled: its tasks need no witness.
-        newest = deserted or self._verdicts.get(task) is HealthStatus.TIMEOUT
-        witness = self._stand.witness(task, now_s, newest=newest) if late else Witness.NONE
+        out = self._verdicts.get(task) is HealthStatus.TIMEOUT
+        witness = self._stand.witness(task, now_s, deserted=deserted, out=out) if late else Witness.NONE
         silent = self._late(datacenter, limits.REPORT_STALE_PERIODS, now_s)
         return Evidence(load.health if load else None, silent, witness, late, deserted)
 

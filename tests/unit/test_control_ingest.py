@@ -220,6 +220,21 @@ def test_what_was_seen_before_the_loss_does_not_undo_it():
     assert b.board.sweep(7.5) == frozenset()
 
 
+def test_a_task_that_is_back_is_not_out_again_by_what_was_seen_before():
+    b = Board()
+    b.board.fold(load(1, [H, H]), 0.0)
+    for at_s in (10.1, 11.1, 12.1):
+        b.see(at_s, 0, 50)
+    assert b.health(0) is T
+    healths = []
+    for at_s in range(15, 30):
+        b.see(at_s + 0.1, 50, 0)
+        b.board.sweep(at_s + 0.5)
+        healths.append(b.health(0))
+    assert healths == sorted(healths, key=[T, H].index), "back once, for good"
+    assert healths[-1] is H
+
+
 def test_one_missed_report_is_not_enough_where_some_serve():
     b = Board()
     b.board.loads.stream_opened(("us-east1", "m1"))

@@ -135,11 +135,11 @@ class HealthBoard:
 
     def _evidence(self, task: Task, before: HealthStatus, now_s: float, *, deserted: bool) -> Evidence:
         key = owner_of(task)
-        newest = deserted or before is HealthStatus.TIMEOUT
+        out = before is HealthStatus.TIMEOUT
         return Evidence(
             reported=self.loads.health_of(key, task.name),
             silent=self.loads.silent(key, now_s),
-            witness=self._stand.witness(task.name, now_s, newest=newest),
+            witness=self._stand.witness(task.name, now_s, deserted=deserted, out=out),
             late=self.loads.late(key, now_s),
             deserted=deserted,
         )
