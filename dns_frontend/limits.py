@@ -50,6 +50,9 @@ TRANSFER_MESSAGE_OCTETS: Final = 16_000  # compression pointers reach so far
 DATAGRAM_MAX_OCTETS: Final = 4096  # longer queries do not exist
 DATAGRAMS_PER_WAKE: Final = 64  # then other tasks get their turn
 UDP_BUFFER_OCTETS: Final = 4 << 20
+# Answers that the Python responder keeps, and for how long
+CACHED_ANSWERS_MAX: Final = 16_384
+CACHED_S: Final = 1.0
 # The data plane
 THREADS_MAX: Final = 64
 COLLECT_PERIOD_S: Final = 1.0

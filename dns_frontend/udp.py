@@ -4,9 +4,9 @@ import asyncio
 
 from dns_frontend.limits import DATAGRAM_MAX_OCTETS, DATAGRAMS_PER_WAKE
 from dns_frontend.metrics import Counters, Transport
-from dns_frontend.responder.locate import Source
+from dns_frontend.responder.cache import AnswerCache
 from dns_frontend.responder.respond import Responder
-from dns_frontend.sockets import Listening, reply_from, source_parts
+from dns_frontend.sockets import Listening, reply_from
 
 _ANCILLARY_OCTETS = 64
 
@@ -18,8 +18,9 @@ class UdpListener:
         self._socket = listening.udp[0]
         self._family = self._socket.family
         self._wildcard = listening.wildcard
-        self._responder = responder
+        self._cache = AnswerCache(responder, counters)
         self._counters = counters
+        self._loop = asyncio.get_running_loop()
 
     def start(self) -> None:
         asyncio.get_running_loop().add_reader(
@@ -32,13 +33,17 @@ class UdpListener:
             self._socket.close()
 
     def _answer(self) -> None:
-        receive, send = self._socket.recvfrom, self._socket.sendto
+        self._cache.tick(self._loop.time())
+        receive, send, respond, family = self._socket.recvfrom, self._socket.sendto, self._cache.respond, self._family
         for _ in range(DATAGRAMS_PER_WAKE):
             try:
                 packet, peer = receive(DATAGRAM_MAX_OCTETS)
             except OSError:  # nothing more, or an error of an earlier answer: neither says anything of the next query
                 return
-            answer = self._respond(packet, peer)
+            if not peer[1]:  # port 0 cannot be answered
+                self._counters.ignored(Transport.UDP)
+                continue
+            answer = respond(packet, peer[0], family)
             if answer is not None:
                 try:
                     send(answer, peer)
@@ -47,21 +52,18 @@ class UdpListener:
 
     def _answer_with_source(self) -> None:
         """As `_answer`, for a socket bound to every address: the answer leaves from where the query came to."""
+        self._cache.tick(self._loop.time())
         for _ in range(DATAGRAMS_PER_WAKE):
             try:
                 packet, ancillary, _, peer = self._socket.recvmsg(DATAGRAM_MAX_OCTETS, _ANCILLARY_OCTETS)
             except OSError:
                 return
-            answer = self._respond(packet, peer)
+            if not peer[1]:
+                self._counters.ignored(Transport.UDP)
+                continue
+            answer = self._cache.respond(packet, peer[0], self._family)
             if answer is not None:
                 try:
                     self._socket.sendmsg([answer], reply_from(ancillary), 0, peer)
                 except OSError:
                     self._counters.send_failures += 1
-
-    def _respond(self, packet: bytes, peer: tuple[str, int]) -> bytes | None:
-        if not peer[1]:  # port 0 cannot be answered
-            self._counters.ignored(Transport.UDP)
-            return None
-        source = Source(*source_parts(self._family, peer[0]))
-        return self._responder.respond(packet, source, Transport.UDP)

@@ -46,9 +46,11 @@ class Responder:
         self._default_locality = default_locality
         self._transfer = transfer  # who may have whole zones
         self._transfers = 0
+        self.last: Reply | None = None  # what the last answer says, if it is whole
 
     def respond(self, packet: bytes, source: Source, transport: Transport) -> bytes | None:
         """The answer to one message; None: say nothing."""
+        self.last = None
         if not is_query(packet):
             self._counters.ignored(transport)
             return None
@@ -145,6 +147,8 @@ class Responder:
         self._counters.answered(transport, reply.rcode)
         if truncated:
             self._counters.truncated += 1
+        else:
+            self.last = reply
         if reply.service:
             self._counters.steered(reply.service, reply.locality, reply.datacenter)
 

@@ -1,0 +1,55 @@
+"""An answer from the cache is the answer that the responder would give, and it is counted as such."""
+
+import ipaddress
+import random
+import socket
+
+from dns_frontend import limits
+from dns_frontend.metrics import Counters, Transport
+from dns_frontend.responder.cache import AnswerCache
+from dns_frontend.responder.locate import Source
+from dns_frontend.responder.respond import Responder
+from dns_frontend.table.serving import Serving
+from tests.support import dns_worlds as worlds
+
+
+def serving(rng: random.Random) -> Serving:
+    views = [worlds.steered(rng, f"s{index}") for index in range(4)]
+    return Serving().advance(worlds.world(rng), {view.name: view for view in views})
+
+
+def test_same_answers_and_same_counts():
+    rng = random.Random(11)
+    hosts = ["10.1.2.3", "127.0.0.1", "10.7.0.9"]
+    for _ in range(8):
+        cached, plain = Responder(Counters()), Responder(Counters())
+        cache = AnswerCache(cached, cached._counters)
+        messages = [worlds.message(rng) for _ in range(60)]
+        now_s = 0.0
+        for step in range(3000):
+            if step % 1000 == 0:
+                cached.serving = plain.serving = serving(rng)
+            now_s += rng.choice([0.0, 0.001])
+            cache.tick(now_s)
+            packet, host = rng.choice(messages), rng.choice(hosts)
+            packet = rng.randbytes(2) + packet[2:]
+            expected = plain.respond(packet, Source(4, int(ipaddress.ip_address(host))), Transport.UDP)
+            assert cache.respond(packet, host, socket.AF_INET) == expected
+        assert cached._counters.answers == plain._counters.answers
+        assert cached._counters.demand == plain._counters.demand
+        assert cached._counters.destinations == plain._counters.destinations
+
+
+def test_nothing_is_kept_for_long_nor_without_bound(monkeypatch):
+    monkeypatch.setattr("dns_frontend.responder.cache.CACHED_ANSWERS_MAX", 10)
+    rng = random.Random(5)
+    responder = Responder(Counters())
+    responder.serving = serving(rng)
+    cache = AnswerCache(responder, responder._counters)
+    cache.tick(0.0)
+    for _ in range(500):
+        cache.respond(worlds.message(rng), "10.1.2.3", socket.AF_INET)
+        assert len(cache._entries) <= 10
+    assert cache._entries
+    cache.tick(limits.CACHED_S)
+    assert not cache._entries
