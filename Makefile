@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 
-.PHONY: help setup texts demo test check lint types imports drift gen lock bench bench-balancer bench-dns clean
+.PHONY: help setup texts demo test test-dns-dataplane check lint types imports drift gen lock bench bench-balancer bench-dns clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -23,6 +23,9 @@ demo: setup texts ## start a small planet on this machine and show it (Ctrl-C en
 test: setup texts ## every test, on real parts
 	$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder || \
 	    { echo "once more, alone: what failed above" >&2; $(BIN)/pytest --last-failed --last-failed-no-failures none; }
+
+test-dns-dataplane: setup ## a million random messages through both DNS responders
+	GSLB_DIFFERENTIAL=1000000 $(BIN)/pytest -q -s --timeout 1800 tests/property/test_dns_dataplane.py
 
 check: setup lint types imports drift ## ruff, mypy strict, import-linter, generated-code drift
 

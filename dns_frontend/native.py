@@ -15,7 +15,7 @@ from dns_frontend.errors import FrontendError
 from dns_frontend.metrics import Transport
 from dns_frontend.responder.locate import Source
 
-_ABI: Final = 1
+_ABI: Final = 2
 _FILES: Final = "_dataplane*.so"
 _ERROR_OCTETS: Final = 200
 _ANSWER_MAX_OCTETS: Final = 65_535
@@ -29,6 +29,7 @@ _Octets = ctypes.c_char_p
 _Handle = ctypes.c_void_p
 _Size = ctypes.c_size_t
 _U32 = ctypes.c_uint32
+_U64 = ctypes.c_uint64
 _SIGNATURES: Final[dict[str, tuple[object, list[object]]]] = {
     "gslb_dns_abi": (ctypes.c_uint64, []),
     "gslb_dns_table": (_Handle, [_Octets, _Size, _Octets, _Size]),
@@ -36,7 +37,7 @@ _SIGNATURES: Final[dict[str, tuple[object, list[object]]]] = {
     "gslb_dns_free": (None, [_Handle]),
     "gslb_dns_answer": (
         ctypes.c_ssize_t,
-        [_Handle, _Octets, _Size, _Octets, _U32, _Octets, _Size, ctypes.POINTER(_U32)],
+        [_Handle, _Octets, _Size, _Octets, _U32, _U64, _U64, _Octets, _Size, ctypes.POINTER(_U32)],
     ),
     "gslb_dns_start": (
         _Handle,
@@ -79,6 +80,7 @@ class Statistics(NamedTuple):
     dropped: int = 0
     send_failures: int = 0
     panics: int = 0
+    limited: tuple[int, ...] = (0,) * 10  # by class of answer: slipped, then dropped
 
 
 class Row(NamedTuple):
@@ -136,13 +138,18 @@ class NativeTable:
         self._facts = (_U32 * _FACTS)()
         weakref.finalize(self, calls.gslb_dns_free, self.handle)
 
-    def answer(self, packet: bytes, source: Source, transport: Transport) -> tuple[bytes | None, Facts] | None:
-        """The answer to a message (None: silence) and its facts; None when the reference is to be asked."""
+    def answer(
+        self, packet: bytes, source: Source, transport: Transport, now: tuple[int, int] = (0, 0)
+    ) -> tuple[bytes | None, Facts] | None:
+        """The answer to a message (None: silence) and its facts; None when the reference is to be asked.
+
+        `now`: seconds since the epoch, and nanoseconds of a monotonic clock.
+        """
         out, facts = self._out, self._facts
         address = source.value.to_bytes(4 if source.version == 4 else 16, "big").ljust(16, b"\x00")
         kind = (source.version == 6) | (transport is Transport.TCP) << 1
         length = self._library.calls.gslb_dns_answer(
-            self.handle, packet, len(packet), address, kind, out, _ANSWER_MAX_OCTETS, facts
+            self.handle, packet, len(packet), address, kind, *now, out, _ANSWER_MAX_OCTETS, facts
         )
         if length == _ASK:
             return None
@@ -182,7 +189,9 @@ class NativePlane:
         numbers = (ctypes.c_uint64 * self._library.stats_count)()
         self._calls.gslb_dns_stats(self._handle, numbers)
         codes = self._library.rcode_count
-        return Statistics(tuple(numbers[:codes]), *numbers[codes:])
+        ignored, truncated, asked, dropped, send_failures, panics, *limited = numbers[codes:]
+        plain = (ignored, truncated, asked, dropped, send_failures, panics)
+        return Statistics(tuple(numbers[:codes]), *plain, tuple(limited))
 
     def take_demand(self) -> Iterator[Row]:
         """Rows of (slot, locality) since the last time."""

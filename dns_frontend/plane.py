@@ -16,8 +16,10 @@ from typing import Final, NamedTuple
 from dns_frontend.limits import COLLECT_PERIOD_S
 from dns_frontend.metrics import Counters, Transport
 from dns_frontend.native import BadTableError, Library, NativePlane, NativeTable, Statistics
+from dns_frontend.responder.guard import Guard
 from dns_frontend.responder.locate import Source
 from dns_frontend.responder.respond import Responder
+from dns_frontend.responder.rrl import AnswerClass, Verdict
 from dns_frontend.sockets import Listening, packet_info
 from dns_frontend.table.compile import Compiled, compiled
 from dns_frontend.table.serving import Serving
@@ -40,9 +42,14 @@ class _Names(NamedTuple):
 
 
 class DataPlane:
-    """Threads that answer over UDP. `advance` may be called from any thread, one at a time; the rest is the loop's."""
+    """Threads that answer over UDP. `advance` may be called from any thread; the rest is the loop's."""
 
-    def __init__(self, library: Library, responder: Responder, counters: Counters, default_locality: str) -> None:
+    def __init__(
+        self, library: Library, responder: Responder, counters: Counters, default_locality: str, guard: Guard
+    ) -> None:
+        self._guard = guard
+        self._seed = os.urandom(16)
+        self._advancing = threading.Lock()
         self._library = library
         self._responder = responder
         self._counters = counters
@@ -90,8 +97,20 @@ class DataPlane:
 
     def advance(self, serving: Serving) -> None:
         """Answers from `serving` from now on."""
+        with self._advancing:
+            self._advance(serving)
+
+    def refresh(self) -> None:
+        """Takes over what changed of the guard: secrets, or that what is served is old. From any thread."""
+        with self._advancing:
+            known = self._compiled
+            if known is not None and known.guard != self._guard.guarding(self._seed):
+                self._advance(known.serving)
+
+    def _advance(self, serving: Serving) -> None:
         try:
-            made = compiled(serving, self._default_locality, self._compiled)
+            guard = self._guard.guarding(self._seed)
+            made = compiled(serving, self._default_locality, self._compiled, guard)
             self._table = NativeTable(self._library, made.octets, self._table if made.is_patch else None)
         except Exception as error:
             # A bug of ours: slow and right answers until the next change, which starts anew.
@@ -125,6 +144,7 @@ class DataPlane:
         while True:
             await asyncio.sleep(COLLECT_PERIOD_S)
             self.collect()
+            self.refresh()
 
     def collect(self) -> None:
         """Adds what was counted since the last time to the counters."""
@@ -156,6 +176,10 @@ class DataPlane:
         counters.truncated += now.truncated - before.truncated
         counters.send_failures += now.send_failures - before.send_failures
         counters.bugs += now.panics - before.panics
+        for place, (count, old) in enumerate(zip(now.limited, before.limited, strict=True)):
+            if count > old:
+                verdict = Verdict.DROP if place % 2 else Verdict.SLIP
+                counters.limited(AnswerClass(place // 2).name.lower(), verdict.value, count - old)
 
     def _answer(self) -> None:
         """Answers what the threads leave to the reference. What waits is bounded, so this ends."""

@@ -267,7 +267,8 @@ class Frontend:
             library = load_library()
         except NoDataPlaneError as error:
             return None, str(error)
-        return DataPlane(library, self._responder, self.counters, self._settings.default_locality), ""
+        guard = self._hardened.guard
+        return DataPlane(library, self._responder, self.counters, self._settings.default_locality, guard), ""
 
     @property
     def threads(self) -> int:

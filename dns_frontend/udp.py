@@ -18,7 +18,7 @@ class UdpListener:
         self._socket = listening.udp[0]
         self._family = self._socket.family
         self._wildcard = listening.wildcard
-        self._cache = AnswerCache(responder, counters)
+        self._cache = AnswerCache(responder)
         self._counters = counters
         self._loop = asyncio.get_running_loop()
 

@@ -8,8 +8,9 @@ longer than a second.
 from typing import Final, NamedTuple
 
 from dns_frontend.limits import CACHED_ANSWERS_MAX, CACHED_S
-from dns_frontend.metrics import Counters, Transport
+from dns_frontend.metrics import Transport
 from dns_frontend.responder.locate import Source
+from dns_frontend.responder.resolve import Reply
 from dns_frontend.responder.respond import Responder
 from dns_frontend.sockets import source_parts
 from dns_frontend.table.serving import Serving
@@ -24,18 +25,15 @@ class _Entry(NamedTuple):
     """Answers without their ID, by the ID modulo their number; None: not asked for yet."""
 
     tails: list[bytes | None]
-    rcode: int
-    service: str
-    locality: str
-    datacenter: str
+    reply: Reply
+    source: Source
 
 
 class AnswerCache:
     """Answers over UDP: from memory, else by the responder. `tick` says what time it is."""
 
-    def __init__(self, responder: Responder, counters: Counters) -> None:
+    def __init__(self, responder: Responder) -> None:
         self._responder = responder
-        self._counters = counters
         self._entries: dict[tuple[bytes, str], _Entry] = {}
         self._serving: Serving = responder.serving
         self._expires_s = 0.0
@@ -55,17 +53,14 @@ class AnswerCache:
             tails = entry.tails
             tail = tails[0] if len(tails) == 1 else tails[(packet[0] << 8 | packet[1]) % len(tails)]
             if tail is not None:
-                counters = self._counters
-                counters.answered(Transport.UDP, entry.rcode)
-                if entry.service:
-                    counters.steered(entry.service, entry.locality, entry.datacenter)
-                return packet[:2] + tail
-        answer = self._responder.respond(packet, Source(*source_parts(family, host)), Transport.UDP)
+                return self._responder.again(packet, packet[:2] + tail, entry.reply, entry.source)
+        source = Source(*source_parts(family, host))
+        answer = self._responder.respond(packet, source, Transport.UDP)
         if answer is not None and _repeats(packet):
-            self._keep(key, packet, answer)
+            self._keep(key, packet, answer, source)
         return answer
 
-    def _keep(self, key: tuple[bytes, str], packet: bytes, answer: bytes) -> None:
+    def _keep(self, key: tuple[bytes, str], packet: bytes, answer: bytes, source: Source) -> None:
         reply = self._responder.last
         if reply is None:
             return
@@ -75,7 +70,7 @@ class AnswerCache:
                 self._entries.clear()
             addresses = len(reply.answer[-1].rrset.rdatas) if reply.service and reply.answer else 1
             tails: list[bytes | None] = [None] * addresses
-            entry = _Entry(tails, reply.rcode, reply.service, reply.locality, reply.datacenter)
+            entry = _Entry(tails, reply, source)
             self._entries[key] = entry
         entry.tails[int.from_bytes(packet[:2], "big") % len(entry.tails)] = answer[2:]
 

@@ -49,7 +49,7 @@ class Cookies:
         """`secrets`: 1 to COOKIE_SECRETS_MAX keys of 16 octets."""
         assert 1 <= len(secrets) <= COOKIE_SECRETS_MAX
         assert all(len(secret) == KEY_OCTETS for secret in secrets)
-        self._secrets = secrets
+        self.secrets = secrets
 
     def look(self, option: bytes, address: bytes, now_s: int) -> Shown:
         """What a COOKIE option from an address (4 or 16 octets) shows at `now_s`, seconds since the epoch."""
@@ -62,7 +62,7 @@ class Cookies:
         if size != _SERVER_OCTETS or server[0] != _VERSION[0] or _age_s(server, now_s) is None:
             return Shown.STALE
         data = client + server[:_HASHED_FROM] + address
-        proven = any(_hash(secret, data) == server[_HASHED_FROM:] for secret in self._secrets)
+        proven = any(_hash(secret, data) == server[_HASHED_FROM:] for secret in self.secrets)
         return Shown.GOOD if proven else Shown.STALE
 
     def answer(self, option: bytes, shown: Shown, address: bytes, now_s: int) -> bytes:
@@ -70,12 +70,12 @@ class Cookies:
         if shown is Shown.GOOD:
             server = option[CLIENT_OCTETS:]
             age_s = _age_s(server, now_s)
-            signed = _hash(self._secrets[0], option[:CLIENT_OCTETS] + server[:_HASHED_FROM] + address)
+            signed = _hash(self.secrets[0], option[:CLIENT_OCTETS] + server[:_HASHED_FROM] + address)
             if age_s is not None and age_s <= COOKIE_RENEW_S and signed == server[_HASHED_FROM:]:
                 return option
         client = option[:CLIENT_OCTETS]
         made = client + _VERSION + (now_s & 0xFFFF_FFFF).to_bytes(4, "big")
-        return made + siphash24(self._secrets[0], made + address)
+        return made + siphash24(self.secrets[0], made + address)
 
 
 def _age_s(server: bytes, now_s: int) -> int | None:

@@ -19,6 +19,7 @@ from dns_frontend.responder.edns import (
 from dns_frontend.responder.locate import Source
 from dns_frontend.responder.resolve import Reply
 from dns_frontend.responder.rrl import DEFAULT_RULE, AnswerClass, RateLimiter, Rule, Verdict
+from dns_frontend.table.octets import Guarding
 from dns_frontend.zone.rtype import Rcode
 
 Network = IPv4Network | IPv6Network
@@ -62,8 +63,25 @@ class Guard:
         self._required = chosen.cookies_required
         self._nsid = option(OPTION_NSID, chosen.nsid) if chosen.nsid else b""
         self._exempt = _ranges(chosen.exempt)
+        self._rule = chosen.rule
         self._limiter = RateLimiter(chosen.rule) if chosen.rule.rate else None
         self._clock = clock
+
+    def guarding(self, seed: bytes) -> Guarding:
+        """What the data plane needs to do the same, as things are now."""
+        rule = self._rule
+        return Guarding(
+            required=self._required,
+            secrets=self.cookies.secrets if self.cookies is not None else (),
+            nsid=self._nsid,
+            stale=self.stale,
+            panic=_PANIC,
+            slip=rule.slip,
+            token_ns=rule.token_ns if rule.rate else 0,
+            window_ns=rule.window_ns,
+            exempt=self._exempt,
+            seed=seed,
+        )
 
     @property
     def buckets(self) -> int:

@@ -137,6 +137,19 @@ class Responder:
         self._count(reply, transport, truncated=truncated)
         return message
 
+    def again(self, packet: bytes, message: bytes, reply: Reply, source: Source) -> bytes | None:
+        """What an answer over UDP that was made a moment ago, for a query without options, is worth now."""
+        guard = self._guard
+        if guard is not None:
+            kind, verdict = guard.judge(reply, len(message), source, Shown.NOTHING)
+            if verdict is Verdict.DROP:
+                return None
+            if verdict is Verdict.SLIP and kind is not AnswerClass.ERROR:
+                self._counters.answered(Transport.UDP, Rcode.NOERROR)
+                return come_again(parse_query(packet), b"")
+        self._count(reply, Transport.UDP, truncated=False)
+        return message
+
     def _sent(self, query: Query, reply: Reply, transport: Transport, more: bytes) -> bytes:
         limit = TCP_MESSAGE_MAX_OCTETS if transport is Transport.TCP else udp_limit(query)
         message, truncated = encode(query, reply, limit, more)

@@ -45,6 +45,16 @@ class Rule:
     slip: int = RRL_SLIP_DEFAULT
     window_s: float = RRL_WINDOW_S
 
+    @property
+    def token_ns(self) -> int:
+        """How long a token takes to come; `rate` must not be 0."""
+        return _SECOND_NS // self.rate
+
+    @property
+    def window_ns(self) -> int:
+        """How long a bucket takes to fill."""
+        return int(self.window_s * _SECOND_NS)
+
 
 DEFAULT_RULE: Final = Rule()
 
@@ -68,8 +78,8 @@ class RateLimiter:
     def __init__(self, rule: Rule) -> None:
         assert rule.rate > 0
         self._slip = rule.slip
-        self._token_ns = _SECOND_NS // rule.rate
-        self._window_ns = int(rule.window_s * _SECOND_NS)
+        self._token_ns = rule.token_ns
+        self._window_ns = rule.window_ns
         self._buckets: dict[_Key, _Bucket] = {}
 
     def __len__(self) -> int:

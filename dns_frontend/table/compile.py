@@ -12,8 +12,10 @@ from typing import Final
 from dns_frontend.table.octets import (
     PATCH,
     WHOLE,
+    Guarding,
     Layout,
     gone_section,
+    guard_section,
     layout_section,
     map_section,
     names_section,
@@ -36,21 +38,26 @@ class Compiled:
     layout: Layout
     octets: bytes
     is_patch: bool
+    guard: Guarding | None = None
 
     def kept(self) -> "Compiled":
         """What the next change needs of it: not the octets, which may be many."""
         return replace(self, octets=b"")
 
 
-def compiled(serving: Serving, default_locality: str, before: Compiled | None = None) -> Compiled:
-    """The table of `serving`; a patch of `before` where that says all."""
+def compiled(
+    serving: Serving, default_locality: str, before: Compiled | None = None, guard: Guarding | None = None
+) -> Compiled:
+    """The table of `serving`; a patch of `before` where that says all. Without a `guard` answers are plain."""
+    guarding = () if guard is None or (before is not None and before.guard == guard) else (guard_section(guard),)
     layout = _grown(serving, default_locality, before) if before is not None else None
     if before is None or layout is None:
         layout = _fresh(serving, default_locality)
-        octets = table_octets(WHOLE, _sections(serving, default_locality, layout, None))
-        return Compiled(serving, default_locality, layout, octets, is_patch=False)
-    octets = table_octets(PATCH, _sections(serving, default_locality, layout, before.serving))
-    return Compiled(serving, default_locality, layout, octets, is_patch=True)
+        guarding = (guard_section(guard),) if guard is not None else ()
+        octets = table_octets(WHOLE, (*_sections(serving, default_locality, layout, None), *guarding))
+        return Compiled(serving, default_locality, layout, octets, is_patch=False, guard=guard)
+    octets = table_octets(PATCH, (*_sections(serving, default_locality, layout, before.serving), *guarding))
+    return Compiled(serving, default_locality, layout, octets, is_patch=True, guard=guard)
 
 
 def _sections(serving: Serving, default_locality: str, layout: Layout, before: Serving | None) -> Iterator[bytes]:

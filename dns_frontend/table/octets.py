@@ -20,12 +20,12 @@ from gslb.model.plan import Shares
 from gslb.steer.choice import salt_of
 
 MAGIC: Final = b"GSLBDNST"
-VERSION: Final = 1
+VERSION: Final = 2
 WHOLE, PATCH = 0, 1
 _NONE: Final = 0xFFFF_FFFF
 
 # Sections
-_LAYOUT, _MAP, _NAMES, _SERVICE = 1, 2, 3, 4
+_LAYOUT, _MAP, _NAMES, _SERVICE, _GUARD = 1, 2, 3, 4, 5
 # Flags of a name: what the reference is asked for
 _ASK, _ASK_BELOW, _ASK_DS, _ALIAS, _DATA = 1, 2, 4, 8, 16
 # Kinds of RRsets
@@ -50,6 +50,36 @@ class Layout(NamedTuple):
     slot_count: int
     localities: Mapping[str, int]
     datacenters: Mapping[str, int]
+
+
+class Guarding(NamedTuple):
+    """Cookies, rate limit and what else OPT says, as `responder/guard.py` has them; options as they are sent.
+
+    `token_ns` 0: no rate limit. `seed`: 16 octets that nobody outside knows, for the places of buckets.
+    """
+
+    required: bool
+    secrets: tuple[bytes, ...]
+    nsid: bytes
+    stale: bytes
+    panic: bytes
+    slip: int
+    token_ns: int
+    window_ns: int
+    exempt: tuple[tuple[int, int, int], ...]  # IP version, first and last address
+    seed: bytes = bytes(16)
+
+
+def guard_section(guard: Guarding) -> bytes:
+    """Flags, secrets, options, the rule of the rate limit, and who is exempt from it."""
+    parts = [bytes((guard.required, len(guard.secrets))), *guard.secrets]
+    for option in (guard.nsid, guard.stale, guard.panic):
+        parts += (_U16.pack(len(option)), option)
+    parts += (guard.seed, struct.pack("<IQQ", guard.slip, guard.token_ns, guard.window_ns))
+    parts.append(_U32.pack(len(guard.exempt)))
+    for version, first, last in guard.exempt:
+        parts += (bytes((version,)), first.to_bytes(16, "little"), last.to_bytes(16, "little"))
+    return _section(_GUARD, b"".join(parts))
 
 
 def table_octets(kind: int, sections: Iterable[bytes]) -> bytes:
@@ -147,14 +177,15 @@ def service_section(slot: int, service: SteeredService, layout: Layout) -> bytes
 
 
 def _family(service: SteeredService, rtype: int, layout: Layout) -> bytes:
-    """Datacenters with their addresses; the different rows of shares; for each locality which row is its own.
+    """Number of datacenters, whether nothing is healthy, each datacenter's addresses; the different rows of shares; for
+    each locality which row is its own.
 
     No datacenters: no endpoint has an address of this type, and nothing follows.
     """
     family = service.families.get(rtype)
     if family is None:
         return _U16.pack(0)
-    parts = [_U16.pack(len(family.rdatas))]
+    parts = [_U16.pack(len(family.rdatas)), bytes((service.panic(rtype),))]
     for name, rdatas in family.rdatas.items():
         parts.append(struct.pack("<HI", layout.datacenters[name], len(rdatas)))
         parts.extend(rdatas)

@@ -7,6 +7,7 @@ import socket
 from dns_frontend import limits
 from dns_frontend.metrics import Counters, Transport
 from dns_frontend.responder.cache import AnswerCache
+from dns_frontend.responder.guard import Clock
 from dns_frontend.responder.locate import Source
 from dns_frontend.responder.respond import Responder
 from dns_frontend.table.serving import Serving
@@ -18,12 +19,22 @@ def serving(rng: random.Random) -> Serving:
     return Serving().advance(worlds.world(rng), {view.name: view for view in views})
 
 
+def guarded(rng: random.Random, clock: Clock) -> Responder:
+    """Behind a rate limit, half of the time."""
+    counters = Counters()
+    guard = worlds.guard(rng, clock) if rng.random() < 0.5 else None
+    if guard is not None:
+        guard._counters = counters
+    return Responder(counters, guard=guard)
+
+
 def test_same_answers_and_same_counts():
     rng = random.Random(11)
     hosts = ["10.1.2.3", "127.0.0.1", "10.7.0.9"]
-    for _ in range(8):
-        cached, plain = Responder(Counters()), Responder(Counters())
-        cache = AnswerCache(cached, cached._counters)
+    for world in range(8):
+        clock = Clock(lambda: 1.8e9, lambda: 0)
+        cached, plain = (guarded(random.Random(world), clock) for _ in range(2))
+        cache = AnswerCache(cached)
         messages = [worlds.message(rng) for _ in range(60)]
         now_s = 0.0
         for step in range(3000):
@@ -36,6 +47,7 @@ def test_same_answers_and_same_counts():
             expected = plain.respond(packet, Source(4, int(ipaddress.ip_address(host))), Transport.UDP)
             assert cache.respond(packet, host, socket.AF_INET) == expected
         assert cached._counters.answers == plain._counters.answers
+        assert cached._counters.held_back == plain._counters.held_back
         assert cached._counters.demand == plain._counters.demand
         assert cached._counters.destinations == plain._counters.destinations
 
@@ -45,7 +57,7 @@ def test_nothing_is_kept_for_long_nor_without_bound(monkeypatch):
     rng = random.Random(5)
     responder = Responder(Counters())
     responder.serving = serving(rng)
-    cache = AnswerCache(responder, responder._counters)
+    cache = AnswerCache(responder)
     cache.tick(0.0)
     for _ in range(500):
         cache.respond(worlds.message(rng), "10.1.2.3", socket.AF_INET)

@@ -9,7 +9,12 @@ import struct
 from collections.abc import Sequence
 
 from bns.model import HealthStatus
+from dns_frontend.metrics import Counters
+from dns_frontend.responder.cookies import Cookies, Shown
+from dns_frontend.responder.edns import extended_error
+from dns_frontend.responder.guard import Clock, Guard, Hardening
 from dns_frontend.responder.locate import Source
+from dns_frontend.responder.rrl import Rule
 from dns_frontend.zone.name import from_text
 from gslb.model.endpoint import ServiceEndpoint
 from gslb.model.resources import Catalog
@@ -87,6 +92,40 @@ def steered(rng: random.Random, name: str, version: int = 1) -> ServiceView:
 def source(rng: random.Random) -> Source:
     network = prefix(rng)
     return Source(network.version, int(network.network_address))
+
+
+def guard(rng: random.Random, clock: Clock) -> Guard:
+    """Cookies with one to three secrets, required or not; a rate limit that is soon reached, or none."""
+    rule = Rule(rng.choice([0, 3, 50]), rng.choice([0, 1, 2, 3]))
+    exempt = tuple(prefix(rng) for _ in range(rng.choice([0, 0, 2])))
+    nsid = rng.choice([b"", b"ns1.test"])
+    chosen = Hardening(cookies_required=rng.random() < 0.3, rule=rule, exempt=exempt, nsid=nsid)
+    made = Guard(Counters(), chosen, clock)
+    if rng.random() < 0.8:
+        made.cookies = Cookies(tuple(rng.randbytes(16) for _ in range(rng.randint(1, 3))))
+    made.stale = extended_error(3, "no control plane since then") if rng.random() < 0.3 else b""
+    return made
+
+
+def with_cookie(rng: random.Random, made: Guard, asker: Source, now_s: int) -> bytes:
+    """A query with a cookie: for this address or another, fresh or old, by any of the secrets, or damaged."""
+    cookies = made.cookies
+    option_data = rng.randbytes(8)
+    if cookies is not None and rng.random() < 0.9:
+        address = asker.value.to_bytes(4 if asker.version == 4 else 16, "big")
+        when = now_s - rng.choice([0, 10, 1799, 1801, 3600, 3601, -299, -301])
+        one = Cookies((rng.choice(cookies.secrets),))
+        option_data = one.answer(option_data, Shown.CLIENT, address, when)
+    if rng.random() < 0.15:
+        option_data = rng.choice([option_data[:-1], option_data + b"x", option_data[:8], b"", rng.randbytes(24)])
+    data = _option(10, option_data) + (_option(3, b"") if rng.random() < 0.3 else b"")
+    if rng.random() < 0.5:
+        data = _option(8, subnet(rng)) + data
+    record = b"\x00" + struct.pack("!HHIH", 41, 1232, 0, len(data)) + data
+    question = _name(rng) + struct.pack("!HH", rng.choice(TYPES), 1)
+    count = 0 if rng.random() < 0.05 else 1
+    head = struct.pack("!HHHHHH", rng.getrandbits(16), 0x0100, count, 0, 0, 1)
+    return head + (question if count else b"") + record
 
 
 def message(rng: random.Random) -> bytes:

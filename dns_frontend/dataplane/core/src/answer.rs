@@ -1,7 +1,8 @@
 //! One message: the walk of `responder/respond.py` and `responder/resolve.py`, for all that needs no chain of names.
 
-use crate::edns::{write_opt, OPT_MAX_OCTETS};
+use crate::edns::Opt;
 use crate::geo::Client;
+use crate::guard::{Class, Guard, Now, Shown, Verdict};
 use crate::names::{Content, Found, NamedSet, Node, ALIAS, ASK, ASK_BELOW, ASK_DS, DATA, NONE};
 use crate::query::{self, rcode, Query, RD, TYPE_OPT};
 use crate::service::Steered;
@@ -50,8 +51,21 @@ pub struct Answered {
     pub rcode: u16,
     /// Whether it did not fit, and has TC set instead.
     pub truncated: bool,
+    /// Whether the rate limit would hold it back, were it not an error that is as small as anything.
+    pub limited: bool,
     /// Set when a plan gave the answer.
     pub steered: Option<SteeredTo>,
+}
+
+/// An answer that the rate limit holds back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limited {
+    /// What it was.
+    pub class: Class,
+    /// `Slip`: `length` octets are sent in its place; `Drop`: nothing.
+    pub verdict: Verdict,
+    /// Octets of what is sent.
+    pub length: usize,
 }
 
 /// What is to be done with a message.
@@ -63,6 +77,8 @@ pub enum Outcome {
     Ask,
     /// This is sent.
     Answer(Answered),
+    /// This is not, or something small is.
+    Limited(Limited),
 }
 
 /// What to say, without octets.
@@ -72,6 +88,9 @@ struct Reply<'t> {
     body: Body<'t>,
     scope: u8,
     steered: Option<SteeredTo>,
+    panic: bool,
+    /// Stands for the zone whose negative answer or failure it is; 0.
+    zone: u64,
 }
 
 enum Body<'t> {
@@ -84,27 +103,130 @@ enum Body<'t> {
 
 impl<'t> Reply<'t> {
     fn bare(rcode: u16) -> Self {
-        Reply { rcode, authoritative: false, body: Body::Nothing, scope: 0, steered: None }
+        Reply { rcode, authoritative: false, body: Body::Nothing, scope: 0, steered: None, panic: false, zone: 0 }
     }
 
     fn of(body: Body<'t>) -> Self {
-        Reply { rcode: rcode::NOERROR, authoritative: true, body, scope: 0, steered: None }
+        Reply { rcode: rcode::NOERROR, authoritative: true, body, scope: 0, steered: None, panic: false, zone: 0 }
+    }
+
+    fn class(&self) -> Class {
+        match (self.rcode, &self.body) {
+            (rcode::NXDOMAIN, _) => Class::NxDomain,
+            (rcode::NOERROR, Body::Nothing) => Class::Referral,
+            (rcode::NOERROR, Body::Negative { .. }) => Class::NoData,
+            (rcode::NOERROR, _) => Class::Answer,
+            _ => Class::Error,
+        }
     }
 }
 
 /// Answers the message `packet` from `source` into `out`, which should have room for the longest answer.
-pub fn answer(table: &Table, packet: &[u8], source: Client, transport: Transport, out: &mut [u8]) -> Outcome {
+pub fn answer(
+    table: &Table,
+    packet: &[u8],
+    source: Client,
+    transport: Transport,
+    now: Now,
+    out: &mut [u8],
+) -> Outcome {
     if !query::is_query(packet) {
         return Outcome::Silent;
     }
+    let guard = table.guard.as_deref();
     let query = match query::parse(packet) {
         Ok(query) => query,
-        Err(bad) => return header_only(packet, bad.0, out),
+        Err(bad) => return malformed(guard, packet, bad.0, (source, transport, now), out),
     };
-    match resolve(table, &query, source) {
-        Some(reply) => encode(&query, &reply, limit(&query, transport), out),
-        None => Outcome::Ask,
+    let edns = query.edns.as_ref();
+    if guard.is_some() && transport == Transport::Tcp && edns.is_some_and(|edns| edns.keepalive) {
+        return Outcome::Ask;
     }
+    let offered = edns.and_then(|edns| edns.cookie);
+    let shown = guard.map_or(Shown::Nothing, |guard| guard.look(offered, source, now));
+    let reply = match guard {
+        _ if shown == Shown::Malformed => Reply::bare(rcode::FORMERR),
+        Some(guard) if transport == Transport::Udp && guard.refuses(shown) => Reply::bare(rcode::BADCOOKIE),
+        _ => match resolve(table, &query, source) {
+            Some(reply) => reply,
+            None => return Outcome::Ask,
+        },
+    };
+    let cookie = guard.and_then(|guard| guard.cookie(offered, shown, source, now));
+    let mut opt = opt_of(&query, &reply, guard, cookie.as_ref().map(<[u8; 24]>::as_slice));
+    let outcome = encode(&query, &reply, limit(&query, transport), opt.finish(), out);
+    let (Outcome::Answer(answered), Some(guard), Transport::Udp) = (outcome, guard, transport) else {
+        return outcome;
+    };
+    let class = reply.class();
+    match guard.judge(class, reply.zone, answered.length, (source, shown), now) {
+        Verdict::Send => outcome,
+        Verdict::Drop => Outcome::Limited(Limited { class, verdict: Verdict::Drop, length: 0 }),
+        Verdict::Slip if class == Class::Error => {
+            Outcome::Answer(Answered { limited: true, ..answered })
+        }
+        Verdict::Slip => come_again(&query, cookie.as_ref().map(<[u8; 24]>::as_slice), class, out),
+    }
+}
+
+/// The answer to what is no question.
+fn malformed(
+    guard: Option<&Guard>,
+    packet: &[u8],
+    code: u16,
+    (source, transport, now): (Client, Transport, Now),
+    out: &mut [u8],
+) -> Outcome {
+    let Some(guard) = guard else { return header_only(packet, code, out) };
+    let empty = query::be16(packet, 4) == Some(0) && packet.get(6..12).is_some_and(|counts| counts != [0; 6]);
+    if empty && code == rcode::FORMERR {
+        // It may ask for a cookie and nothing else (RFC 7873 section 5.4).
+        return Outcome::Ask;
+    }
+    let outcome = header_only(packet, code, out);
+    let (Outcome::Answer(answered), Transport::Udp) = (outcome, transport) else { return outcome };
+    match guard.judge(Class::Error, 0, answered.length, (source, Shown::Nothing), now) {
+        Verdict::Send => outcome,
+        Verdict::Slip => Outcome::Answer(Answered { limited: true, ..answered }),
+        Verdict::Drop => Outcome::Limited(Limited { class: Class::Error, verdict: Verdict::Drop, length: 0 }),
+    }
+}
+
+/// What a client gets in place of an answer that the rate limit holds back: TC, so that it asks over TCP.
+fn come_again(query: &Query, cookie: Option<&[u8]>, class: Class, out: &mut [u8]) -> Outcome {
+    let mut opt = match &query.edns {
+        Some(edns) => Opt::new(edns, rcode::NOERROR, Some(0)),
+        None => Opt::none(),
+    };
+    if let Some(data) = cookie {
+        opt.cookie(data);
+    }
+    let opt = opt.finish();
+    let Some(mut writer) = Writer::new(out, UDP_MAX_OCTETS, query.question) else { return Outcome::Ask };
+    let flags = QR | TC | query.flags & RD;
+    let written = writer.put(opt).and_then(|()| writer.finish(query.id, flags, [0, 0, u16::from(!opt.is_empty())]));
+    written.map_or(Outcome::Ask, |length| Outcome::Limited(Limited { class, verdict: Verdict::Slip, length }))
+}
+
+/// The OPT record of the answer: client subnet, cookie, NSID, extended errors.
+fn opt_of(query: &Query, reply: &Reply, guard: Option<&Guard>, cookie: Option<&[u8]>) -> Opt {
+    let Some(edns) = &query.edns else { return Opt::none() };
+    let mut opt = Opt::new(edns, reply.rcode, (reply.rcode != rcode::BADVERS).then_some(reply.scope));
+    if let Some(data) = cookie {
+        opt.cookie(data);
+    }
+    if let Some(guard) = guard {
+        if edns.nsid {
+            opt.put(&guard.nsid);
+        }
+        if reply.steered.is_some() {
+            opt.put(&guard.stale);
+            if reply.panic {
+                opt.put(&guard.panic);
+            }
+        }
+    }
+    opt
 }
 
 fn header_only(packet: &[u8], code: u16, out: &mut [u8]) -> Outcome {
@@ -115,7 +237,13 @@ fn header_only(packet: &[u8], code: u16, out: &mut [u8]) -> Outcome {
     for (to, word) in head.chunks_exact_mut(2).zip(words) {
         to.copy_from_slice(&word.to_be_bytes());
     }
-    Outcome::Answer(Answered { length: query::HEADER_OCTETS, rcode: code, truncated: false, steered: None })
+    Outcome::Answer(Answered {
+        length: query::HEADER_OCTETS,
+        rcode: code,
+        truncated: false,
+        limited: false,
+        steered: None,
+    })
 }
 
 /// Octets that the answer may have.
@@ -188,7 +316,8 @@ fn data<'t>(table: &'t Table, node: &'t Node, query: &Query, source: Client) -> 
 /// Addresses by the plan. Without any endpoint known there is no answer to give, and none to cache: SERVFAIL.
 fn steered<'t>(table: &'t Table, node: &'t Node, query: &Query, source: Client) -> Option<Reply<'t>> {
     let Some(service) = table.service(node.slot).filter(|service| service.has_addresses()) else {
-        return Some(Reply { authoritative: true, ..Reply::bare(rcode::SERVFAIL) });
+        let zone = table.names.zone(node)?.hash;
+        return Some(Reply { authoritative: true, zone, ..Reply::bare(rcode::SERVFAIL) });
     };
     let told = query.edns.as_ref().and_then(|edns| edns.subnet).and_then(|subnet| subnet.client());
     let client = told.unwrap_or(source);
@@ -208,25 +337,18 @@ fn steered<'t>(table: &'t Table, node: &'t Node, query: &Query, source: Client) 
         (Some(_), false) => block,
     };
     let steered = Some(SteeredTo { datacenter: chosen.datacenter, ..to });
-    Some(Reply { scope, steered, ..Reply::of(Body::Steered(chosen)) })
+    let panic = chosen.panic;
+    Some(Reply { scope, steered, panic, ..Reply::of(Body::Steered(chosen)) })
 }
 
 /// The SOA that says how long the negative answer holds.
 fn negative<'t>(table: &'t Table, node: &Node) -> Option<Reply<'t>> {
     let zone = table.names.zone(node)?;
-    Some(Reply::of(Body::Negative { origin_octets: zone.origin_octets, soa: &zone.negative }))
+    let body = Body::Negative { origin_octets: zone.origin_octets, soa: &zone.negative };
+    Some(Reply { zone: zone.hash, ..Reply::of(body) })
 }
 
-fn encode(query: &Query, reply: &Reply, limit: usize, out: &mut [u8]) -> Outcome {
-    let mut opt = [0u8; OPT_MAX_OCTETS];
-    let opt = match &query.edns {
-        Some(edns) => {
-            let scope = (reply.rcode != rcode::BADVERS).then_some(reply.scope);
-            let length = write_opt(&mut opt, edns, (reply.rcode >> 4) as u8, scope);
-            opt.get(..length).unwrap_or(&[])
-        }
-        None => &[],
-    };
+fn encode(query: &Query, reply: &Reply, limit: usize, opt: &[u8], out: &mut [u8]) -> Outcome {
     let Some(mut writer) = Writer::new(out, limit, query.question) else { return Outcome::Ask };
     let mut flags = QR | query.flags & RD | reply.rcode & 0xF;
     if reply.authoritative {
@@ -248,7 +370,8 @@ fn encode(query: &Query, reply: &Reply, limit: usize, out: &mut [u8]) -> Outcome
     };
     match writer.finish(query.id, flags, [answers, authorities, u16::from(!opt.is_empty())]) {
         Some(length) => {
-            Outcome::Answer(Answered { length, rcode: reply.rcode, truncated, steered: reply.steered })
+            let steered = reply.steered;
+            Outcome::Answer(Answered { length, rcode: reply.rcode, truncated, limited: false, steered })
         }
         None => Outcome::Ask,
     }

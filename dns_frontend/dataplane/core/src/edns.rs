@@ -3,7 +3,10 @@
 use crate::geo::Client;
 use crate::query::be16;
 
+const OPTION_NSID: u16 = 3;
 const OPTION_CLIENT_SUBNET: u16 = 8;
+const OPTION_COOKIE: u16 = 10;
+const OPTION_KEEPALIVE: u16 = 11;
 const OPTIONS_MAX: usize = 32;
 const OPTION_HEAD_OCTETS: usize = 4;
 const SUBNET_HEAD_OCTETS: usize = 4;
@@ -18,6 +21,12 @@ pub(crate) struct Edns<'p> {
     pub(crate) subnet: Option<ClientSubnet<'p>>,
     /// An option breaks its RFC: the answer is FORMERR, with OPT.
     pub(crate) malformed: bool,
+    /// The data of the first COOKIE option.
+    pub(crate) cookie: Option<&'p [u8]>,
+    /// Who we are is asked for.
+    pub(crate) nsid: bool,
+    /// TCP keepalive is asked for.
+    pub(crate) keepalive: bool,
 }
 
 /// The client's network as its resolver tells it. `address` is its first octets, as they came, for the echo.
@@ -52,19 +61,23 @@ impl ClientSubnet<'_> {
 /// The OPT record with this class, TTL and data. Options of a version that we do not speak are not read.
 pub(crate) fn parse_opt(payload: u16, ttl: u32, data: &[u8]) -> Edns<'_> {
     let version = (ttl >> 16) as u8;
-    let read = if version == 0 { options(data) } else { Some(None) };
-    Edns {
-        payload,
-        version,
-        dnssec_ok: ttl & DO_FLAG != 0,
-        subnet: read.flatten(),
-        malformed: read.is_none(),
-    }
+    let read = if version == 0 { options(data) } else { Some(Options::default()) };
+    let malformed = read.is_none();
+    let Options { subnet, cookie, nsid, keepalive } = read.unwrap_or_default();
+    Edns { payload, version, dnssec_ok: ttl & DO_FLAG != 0, subnet, malformed, cookie, nsid, keepalive }
 }
 
-/// The client subnet among the options; None when one of them is malformed.
-fn options(data: &[u8]) -> Option<Option<ClientSubnet<'_>>> {
-    let mut subnet = None;
+#[derive(Default)]
+struct Options<'p> {
+    subnet: Option<ClientSubnet<'p>>,
+    cookie: Option<&'p [u8]>,
+    nsid: bool,
+    keepalive: bool,
+}
+
+/// The options that we know; None when one of them is malformed. Of several cookies the first counts.
+fn options(data: &[u8]) -> Option<Options<'_>> {
+    let mut found = Options::default();
     let mut rest = data;
     let mut seen = 0;
     while !rest.is_empty() {
@@ -75,15 +88,17 @@ fn options(data: &[u8]) -> Option<Option<ClientSubnet<'_>>> {
         let code = be16(rest, 0)?;
         let length = usize::from(be16(rest, 2)?);
         let value = rest.get(OPTION_HEAD_OCTETS..OPTION_HEAD_OCTETS + length)?;
-        if code == OPTION_CLIENT_SUBNET {
-            if subnet.is_some() {
-                return None;
-            }
-            subnet = Some(parse_subnet(value)?);
+        match code {
+            OPTION_CLIENT_SUBNET if found.subnet.is_some() => return None,
+            OPTION_CLIENT_SUBNET => found.subnet = Some(parse_subnet(value)?),
+            OPTION_COOKIE => found.cookie = found.cookie.or(Some(value)),
+            OPTION_NSID => found.nsid = true,
+            OPTION_KEEPALIVE => found.keepalive = true,
+            _ => {}
         }
         rest = rest.get(OPTION_HEAD_OCTETS + length..)?;
     }
-    Some(subnet)
+    Some(found)
 }
 
 /// The client subnet of a query (RFC 7871 section 6); None when it is malformed.
@@ -110,34 +125,63 @@ fn parse_subnet(data: &[u8]) -> Option<ClientSubnet<'_>> {
     Some(ClientSubnet { family, source, address })
 }
 
-/// The most octets that an OPT record of ours has: a whole IPv6 address comes back.
-pub(crate) const OPT_MAX_OCTETS: usize = 11 + OPTION_HEAD_OCTETS + SUBNET_HEAD_OCTETS + 16;
+/// The most octets that an OPT record of ours has: a whole IPv6 address, a cookie, NSID and two extended errors.
+const OPT_MAX_OCTETS: usize = 11 + OPTION_HEAD_OCTETS + SUBNET_HEAD_OCTETS + 16 + 28 + 3 * 200;
+const HEAD_OCTETS: usize = 11;
 
-/// Writes the OPT record of an answer to `out`; its length. With a `scope`, the query's client subnet comes back with it.
-pub(crate) fn write_opt(out: &mut [u8; OPT_MAX_OCTETS], asked: &Edns, extended_rcode: u8, scope: Option<u8>) -> usize {
-    let mut octets = [0u8; OPT_MAX_OCTETS];
-    let mut length = 11;
-    let [payload_high, payload_low] = UDP_PAYLOAD_MAX_OCTETS.to_be_bytes();
-    octets[2] = 41; // OPT, after the root's name and the high octet of the type
-    octets[3] = payload_high;
-    octets[4] = payload_low;
-    octets[5] = extended_rcode;
-    octets[7] = if asked.dnssec_ok { 0x80 } else { 0 };
-    if let (Some(scope), Some(subnet)) = (scope, asked.subnet) {
-        let size = SUBNET_HEAD_OCTETS + subnet.address.len();
-        octets[10] = (OPTION_HEAD_OCTETS + size) as u8;
-        octets[12] = OPTION_CLIENT_SUBNET as u8;
-        octets[14] = size as u8;
-        let [family_high, family_low] = subnet.family.to_be_bytes();
-        octets[15] = family_high;
-        octets[16] = family_low;
-        octets[17] = subnet.source;
-        octets[18] = scope;
-        for (to, from) in octets.iter_mut().skip(19).zip(subnet.address) {
+/// The OPT record of an answer in the making.
+pub(crate) struct Opt {
+    octets: [u8; OPT_MAX_OCTETS],
+    length: usize,
+}
+
+impl Opt {
+    /// No OPT record.
+    pub(crate) fn none() -> Self {
+        Opt { octets: [0; OPT_MAX_OCTETS], length: 0 }
+    }
+
+    /// With a `scope`, the query's client subnet comes back with it. DO is copied, the version is ours.
+    pub(crate) fn new(asked: &Edns, rcode: u16, scope: Option<u8>) -> Self {
+        let mut opt = Opt::none();
+        let [payload_high, payload_low] = UDP_PAYLOAD_MAX_OCTETS.to_be_bytes();
+        let dnssec_ok = if asked.dnssec_ok { 0x80 } else { 0 };
+        // The root's name, type OPT, payload, upper bits of the code, version, flags, and a length that is not known yet.
+        opt.put(&[0, 0, 41, payload_high, payload_low, (rcode >> 4) as u8, 0, dnssec_ok, 0, 0, 0]);
+        if let (Some(scope), Some(subnet)) = (scope, asked.subnet) {
+            let [family_high, family_low] = subnet.family.to_be_bytes();
+            opt.option(OPTION_CLIENT_SUBNET, &[family_high, family_low, subnet.source, scope], subnet.address);
+        }
+        opt
+    }
+
+    /// Adds octets that are options already.
+    pub(crate) fn put(&mut self, octets: &[u8]) {
+        for (to, from) in self.octets.iter_mut().skip(self.length).zip(octets) {
             *to = *from;
         }
-        length += OPTION_HEAD_OCTETS + size;
+        self.length = (self.length + octets.len()).min(OPT_MAX_OCTETS);
     }
-    *out = octets;
-    length
+
+    fn option(&mut self, code: u16, head: &[u8], rest: &[u8]) {
+        self.put(&code.to_be_bytes());
+        self.put(&((head.len() + rest.len()) as u16).to_be_bytes());
+        self.put(head);
+        self.put(rest);
+    }
+
+    /// Adds a COOKIE option.
+    pub(crate) fn cookie(&mut self, data: &[u8]) {
+        self.option(OPTION_COOKIE, data, &[]);
+    }
+
+    /// The record; empty if there is none.
+    pub(crate) fn finish(&mut self) -> &[u8] {
+        if let Some(options) = self.length.checked_sub(HEAD_OCTETS) {
+            let [high, low] = (options as u16).to_be_bytes();
+            self.octets[9] = high;
+            self.octets[10] = low;
+        }
+        self.octets.get(..self.length).unwrap_or(&[])
+    }
 }

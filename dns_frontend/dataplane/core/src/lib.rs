@@ -10,15 +10,18 @@ mod answer;
 mod blake2b;
 mod edns;
 mod geo;
+mod guard;
 mod names;
 mod query;
 mod reader;
 mod service;
+mod siphash;
 mod table;
 mod writer;
 
-pub use answer::{answer, Answered, Outcome, SteeredTo, NO_DATACENTER};
+pub use answer::{answer, Answered, Limited, Outcome, SteeredTo, NO_DATACENTER};
 pub use geo::Client;
+pub use guard::{Class, Now, Verdict};
 pub use query::{is_query, HEADER_OCTETS};
 pub use table::{Layout, LoadError, Table};
 

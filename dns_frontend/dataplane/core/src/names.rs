@@ -76,6 +76,8 @@ pub(crate) struct NamedSet {
 /// What negative answers of a zone need.
 pub(crate) struct Zone {
     pub(crate) origin_octets: usize,
+    /// Stands for the zone in the rate limit.
+    pub(crate) hash: u64,
     pub(crate) negative: NamedSet,
 }
 
@@ -314,7 +316,7 @@ fn load_name<'a>(reader: &mut Reader<'a>) -> Result<(&'a [u8], usize), LoadError
 
 fn load_zone(reader: &mut Reader) -> Result<Zone, LoadError> {
     let (origin, _) = load_name(reader)?;
-    Ok(Zone { origin_octets: origin.len(), negative: load_named(reader, 6)? })
+    Ok(Zone { origin_octets: origin.len(), hash: hash_of(origin), negative: load_named(reader, 6)? })
 }
 
 /// TTL, octets before the names, how many names, then the data of each record.

@@ -25,6 +25,8 @@ pub(crate) struct Service {
 }
 
 struct Family {
+    /// No endpoint is healthy, so others are given.
+    panic: bool,
     datacenters: Box<[Datacenter]>,
     entries: Box<[Entry]>,
     rows: Box<[Row]>,
@@ -60,6 +62,7 @@ pub(crate) struct Steered<'t> {
     pub(crate) datacenter: u16,
     pub(crate) by_locality: bool,
     pub(crate) by_key: bool,
+    pub(crate) panic: bool,
     pub(crate) ring: Ring<'t>,
 }
 
@@ -139,6 +142,7 @@ impl Service {
             datacenter: datacenter.number,
             by_locality: family.datacenters.len() > 1,
             by_key: split || excess,
+            panic: family.panic,
             ring: Ring {
                 wire: family.wire.get(datacenter.start as usize..)?,
                 record_octets: RECORD_OVERHEAD_OCTETS + if rtype == TYPE_A { 4 } else { 16 },
@@ -216,6 +220,7 @@ fn load_family(
     if count == 0 {
         return Ok(None);
     }
+    let panic = reader.u8()? != 0;
     let mut wire = Vec::new();
     let mut datacenters = Vec::with_capacity(count.min(reader.left() / 6));
     for _ in 0..count {
@@ -245,6 +250,7 @@ fn load_family(
         row_of.push(sole.ok_or(LoadError::new("a locality has a row that does not exist"))?.unwrap_or(row));
     }
     Ok(Some(Family {
+        panic,
         datacenters: datacenters.into_boxed_slice(),
         entries: entries.into_boxed_slice(),
         rows: rows.into_boxed_slice(),

@@ -6,19 +6,21 @@
 use std::sync::Arc;
 
 use crate::geo::GeoMap;
+use crate::guard::Guard;
 use crate::names::Names;
 pub use crate::reader::LoadError;
 use crate::reader::Reader;
 use crate::service::Service;
 
 const MAGIC: &[u8] = b"GSLBDNST";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 const FULL: u8 = 0;
 const PATCH: u8 = 1;
 const SECTION_LAYOUT: u8 = 1;
 const SECTION_MAP: u8 = 2;
 const SECTION_NAMES: u8 = 3;
 const SECTION_SERVICE: u8 = 4;
+const SECTION_GUARD: u8 = 5;
 const SLOTS_MAX: u32 = 1 << 20;
 /// Cells of (service, locality) that a thread counts in.
 const CELLS_MAX: u64 = 1 << 26;
@@ -40,6 +42,8 @@ pub struct Table {
     pub(crate) map: Arc<GeoMap>,
     pub(crate) names: Arc<Names>,
     services: Vec<Option<Arc<Service>>>,
+    /// None: every query gets its plain answer.
+    pub(crate) guard: Option<Arc<Guard>>,
 }
 
 impl Table {
@@ -53,6 +57,7 @@ impl Table {
             map: Arc::new(GeoMap::empty()),
             names: Arc::new(Names::empty()),
             services: vec![None; layout.slots as usize],
+            guard: None,
         };
         table.read(&mut reader)?;
         Ok(table)
@@ -69,7 +74,8 @@ impl Table {
         }
         let mut services = self.services.clone();
         services.resize(layout.slots as usize, None);
-        let mut table = Table { layout, map: self.map.clone(), names: self.names.clone(), services };
+        let guard = self.guard.clone();
+        let mut table = Table { layout, map: self.map.clone(), names: self.names.clone(), services, guard };
         table.read(&mut reader)?;
         Ok(table)
     }
@@ -81,6 +87,7 @@ impl Table {
             match kind {
                 SECTION_MAP => self.map = Arc::new(GeoMap::load(&mut body, self.layout.localities.into())?),
                 SECTION_NAMES => self.names = Arc::new(Names::load(&mut body, self.layout.slots)?),
+                SECTION_GUARD => self.guard = Some(Arc::new(Guard::load(&mut body, self.guard.as_deref())?)),
                 SECTION_SERVICE => self.read_service(&mut body)?,
                 _ => return Err(LoadError::new("there is a section of an unknown kind")),
             }

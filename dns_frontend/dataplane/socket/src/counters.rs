@@ -2,12 +2,14 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use gslb_dns_core::{Answered, Layout, SteeredTo, NO_DATACENTER};
+use gslb_dns_core::{Answered, Class, Layout, SteeredTo, Verdict, NO_DATACENTER};
 
 /// Response codes up to BADCOOKIE.
 pub(crate) const RCODES: usize = 24;
 /// Numbers that `Stats` has.
-pub(crate) const STATS: usize = RCODES + 6;
+pub(crate) const STATS: usize = RCODES + 6 + LIMITED;
+/// Answers held back: by class, slipped and then dropped.
+const LIMITED: usize = 10;
 
 /// Counts of one thread since its start.
 pub(crate) struct Stats {
@@ -23,6 +25,7 @@ pub(crate) struct Stats {
     pub(crate) send_failures: AtomicU64,
     /// Batches that ended in a panic.
     pub(crate) panics: AtomicU64,
+    limited: [AtomicU64; LIMITED],
 }
 
 /// Only one thread writes each of these, so no atomic addition is needed.
@@ -40,6 +43,7 @@ impl Stats {
             dropped: AtomicU64::new(0),
             send_failures: AtomicU64::new(0),
             panics: AtomicU64::new(0),
+            limited: std::array::from_fn(|_| AtomicU64::new(0)),
         }
     }
 
@@ -50,13 +54,29 @@ impl Stats {
         if answered.truncated {
             count(&self.truncated, 1);
         }
+        if answered.limited {
+            self.limited(Class::Error, Verdict::Slip);
+        }
+    }
+
+    /// Something small, or nothing, in place of an answer of this class.
+    pub(crate) fn limited(&self, class: Class, verdict: Verdict) {
+        let place = 2 * class as usize + usize::from(verdict == Verdict::Drop);
+        if let Some(counter) = self.limited.get(place) {
+            count(counter, 1);
+        }
+        if verdict == Verdict::Slip && class != Class::Error {
+            if let Some(counter) = self.rcodes.first() {
+                count(counter, 1);
+            }
+        }
     }
 
     /// All numbers: those by response code, then the others in the order of the fields.
     pub(crate) fn numbers(&self) -> impl Iterator<Item = u64> + '_ {
         let others =
             [&self.ignored, &self.truncated, &self.asked, &self.dropped, &self.send_failures, &self.panics];
-        self.rcodes.iter().chain(others).map(|counter| counter.load(Ordering::Relaxed))
+        self.rcodes.iter().chain(others).chain(&self.limited).map(|counter| counter.load(Ordering::Relaxed))
     }
 }
 

@@ -9,13 +9,13 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::slice;
 use std::sync::Arc;
 
-use gslb_dns_core::{answer, Client, Outcome, Table, Transport};
+use gslb_dns_core::{answer, Client, Now, Outcome, Table, Transport};
 
 use crate::counters::{RCODES, STATS};
 use crate::plane::Plane;
 
 /// Grows with every change of these functions: Python refuses a library of another release.
-const ABI: u32 = 1;
+const ABI: u32 = 2;
 const SILENT: isize = -1;
 const ASK: isize = -2;
 /// Numbers that `gslb_dns_answer` gives beside the octets: rcode, truncated, steered, slot, locality, datacenter.
@@ -120,6 +120,8 @@ pub unsafe extern "C" fn gslb_dns_answer(
     length: usize,
     address: *const u8,
     kind: u32,
+    wall_s: u64,
+    monotonic_ns: u64,
     out: *mut u8,
     room: usize,
     facts: *mut u32,
@@ -133,8 +135,16 @@ pub unsafe extern "C" fn gslb_dns_answer(
     let value = u128::from_be_bytes(octets);
     let client = if kind & 1 == 0 { Client::V4((value >> 96) as u32) } else { Client::V6(value) };
     let transport = if kind & 2 == 0 { Transport::Udp } else { Transport::Tcp };
-    match answer(table, packet, client, transport, out) {
+    match answer(table, packet, client, transport, Now { wall_s, monotonic_ns }, out) {
         Outcome::Silent => SILENT,
+        Outcome::Limited(limited) => {
+            facts.fill(0);
+            if limited.length > 0 {
+                limited.length as isize
+            } else {
+                SILENT
+            }
+        }
         Outcome::Ask => ASK,
         Outcome::Answer(answered) => {
             let (steered, to) = match answered.steered {

@@ -6,8 +6,9 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use gslb_dns_core::{answer, Layout, Outcome, Table, Transport};
+use gslb_dns_core::{answer, Layout, Now, Outcome, Table, Transport};
 
 use crate::backlog::{Backlog, Put};
 use crate::counters::{count, Stats, Tally};
@@ -35,6 +36,7 @@ struct Shared {
     stop: AtomicBool,
     threads: Vec<Thread>,
     wake: RawFd,
+    begin: Instant,
 }
 
 struct Thread {
@@ -70,6 +72,7 @@ impl Plane {
             stop: AtomicBool::new(false),
             threads: sockets.iter().map(thread).collect(),
             wake: event,
+            begin: Instant::now(),
         });
         let mut plane =
             Plane { shared, handles: Vec::new(), retired: Mutex::default(), tallies: Mutex::default() };
@@ -210,7 +213,16 @@ impl Worker {
         }
     }
 
+    /// Read once for all datagrams of a batch.
+    fn now(&self) -> Now {
+        Now {
+            wall_s: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+            monotonic_ns: self.shared.begin.elapsed().as_nanos() as u64,
+        }
+    }
+
     fn answer_all(&mut self, thread: &Thread, received: usize) {
+        let now = self.now();
         for index in 0..received {
             let Some((packet, peer, out)) = self.batch.open(index) else { continue };
             if peer.port == 0 {
@@ -220,12 +232,18 @@ impl Worker {
             }
             let table = self.served.as_ref().and_then(|served| served.table.as_ref());
             let outcome = match table {
-                Some(table) => answer(table, packet, peer.address, Transport::Udp, out),
+                Some(table) => answer(table, packet, peer.address, Transport::Udp, now, out),
                 None => Outcome::Ask,
             };
             match outcome {
                 Outcome::Silent => count(&thread.stats.ignored, 1),
                 Outcome::Ask => ask(&self.shared, thread, self.number as u16, &peer, packet),
+                Outcome::Limited(limited) => {
+                    thread.stats.limited(limited.class, limited.verdict);
+                    if limited.length > 0 {
+                        let _ = self.batch.queue(index, limited.length);
+                    }
+                }
                 Outcome::Answer(answered) => {
                     thread.stats.answered(&answered);
                     if let (Some(to), Some(served)) = (&answered.steered, &self.served) {
