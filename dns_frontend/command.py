@@ -88,6 +88,14 @@ _NAME_MAX_CHARS = 200
     help="The area or datacenter of clients that no area's networks cover. Default: all areas together.",
 )
 @click.option(
+    "--geo",
+    type=click.Path(dir_okay=False, path_type=Path),
+    envvar="GSLB_GEO",
+    metavar="FILE",
+    help="An .mmdb (MaxMind's or DB-IP's schema): clients that no area's networks cover are at the datacenter nearest to"
+    " where it says they are. Read anew by reload. [env GSLB_GEO]",
+)
+@click.option(
     "--threads",
     type=click.IntRange(0, THREADS_MAX),
     default=lambda: min(len(os.sched_getaffinity(0)), THREADS_MAX),
@@ -111,6 +119,7 @@ def command(  # noqa: PLR0913  one parameter an option
     snapshot: Path | None,
     name: str | None,
     default_locality: str,
+    geo: Path | None,
     threads: int,
     hardening: Hardening,
     cookie_secret: Path | None,
@@ -141,7 +150,7 @@ def command(  # noqa: PLR0913  one parameter an option
         default_locality=default_locality,
         tls=tls,
         threads=threads,
-        files=Files(_zone_files(zones), config),
+        files=Files(_zone_files(zones), config, geo),
         bns_zones=tuple(_origin(text) for text in bns_zones),
         transfer=tuple(_network(text) for text in transfer),
         hardening=hardening,

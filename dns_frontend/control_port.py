@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 import grpc
 import grpc.aio
@@ -11,6 +12,7 @@ from dns_frontend.explain import Explanation, explain
 from dns_frontend.holder import Held
 from dns_frontend.limits import ZONES_SHOWN_MAX
 from dns_frontend.local import Local, served_zones
+from dns_frontend.responder.guard import PANIC_TEXT
 from gslb.model.errors import GslbError, NotFoundError
 from gslb.v1 import dns_pb2, dns_pb2_grpc
 from gslb.wire.codec import encode_stamp
@@ -19,11 +21,25 @@ ReloadContext = grpc.aio.ServicerContext[dns_pb2.ReloadRequest, dns_pb2.ReloadRe
 Context = grpc.aio.ServicerContext[dns_pb2.ExplainDnsRequest, dns_pb2.ExplainDnsResponse]
 
 
+class Age(NamedTuple):
+    """How old what is served is; `stale`: what answers say of it."""
+
+    age_s: float = 0.0
+    stale: str = ""
+
+
 class DnsFrontendServicer(dns_pb2_grpc.DnsFrontendServicer):
     """Explains answers from what is served at this moment, and has files read anew."""
 
-    def __init__(self, held: Callable[[], Held], default_locality: str, reload: Callable[[], Awaitable[Local]]) -> None:
+    def __init__(
+        self,
+        held: Callable[[], Held],
+        default_locality: str,
+        reload: Callable[[], Awaitable[Local]],
+        age: Callable[[], Age],
+    ) -> None:
         self._held = held
+        self._age = age
         self._default_locality = default_locality
         self._reload = reload
 
@@ -45,10 +61,10 @@ class DnsFrontendServicer(dns_pb2_grpc.DnsFrontendServicer):
             await context.abort(grpc.StatusCode.NOT_FOUND, str(error))
         except GslbError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        return _message(found, held.origin.value)
+        return _message(found, held.origin.value, self._age())
 
 
-def _message(found: Explanation, origin: str) -> dns_pb2.ExplainDnsResponse:
+def _message(found: Explanation, origin: str, age: Age) -> dns_pb2.ExplainDnsResponse:
     plan = found.plan
     return dns_pb2.ExplainDnsResponse(
         name=found.name,
@@ -65,4 +81,9 @@ def _message(found: Explanation, origin: str) -> dns_pb2.ExplainDnsResponse:
         scope=found.scope,
         ttl_s=found.ttl_s,
         source=origin,
+        matched_source=found.matched_source,
+        place=found.place,
+        age_s=age.age_s,
+        usable_share=[found.usable.get(name, 0.0) for name in found.shares],
+        extended_errors=[*([age.stale] if age.stale and found.service else []), *([PANIC_TEXT] if found.panic else [])],
     )

@@ -2,6 +2,7 @@
 
 import ipaddress
 from dataclasses import dataclass, field
+from typing import Final, NamedTuple
 
 from dns_frontend.limits import EXPLAIN_ANSWERS_MAX
 from dns_frontend.responder.edns import FAMILY_IPV4, FAMILY_IPV6, ClientSubnet
@@ -9,14 +10,16 @@ from dns_frontend.responder.locate import Located, Source, locate
 from dns_frontend.responder.message import Query
 from dns_frontend.responder.resolve import Asker, Reply, resolve
 from dns_frontend.table.model import OwnedRRset
-from dns_frontend.table.serving import Serving
+from dns_frontend.table.serving import Serving, coordinates_of
 from dns_frontend.table.steering import SteeredService
 from dns_frontend.zone.name import BadNameError, from_text, to_text
 from dns_frontend.zone.rtype import ADDRESS_TYPES, CLASS_IN, Rcode, RType, type_text
 from gslb.geo.cidr import Address
+from gslb.geo.places import described
 from gslb.model.errors import InvalidValueError, NotFoundError
 from gslb.model.plan import Plan, Shares
 
+OPERATOR: Final = "client areas"
 _NAMES = frozenset({int(RType.CNAME), int(RType.NS), int(RType.PTR), int(RType.DNAME)})
 
 
@@ -31,8 +34,12 @@ class Explanation:
     service: str = ""
     locality: str = ""
     matched_prefix: str = ""
+    matched_source: str = ""  # what the prefix is from
+    place: str = ""
     plan: Plan | None = None
     shares: Shares = field(default_factory=dict)
+    usable: Shares = field(default_factory=dict)  # what ill health leaves of them
+    panic: bool = False
     chosen: str = ""
     scope: int = 0
 
@@ -60,20 +67,55 @@ def explain(serving: Serving, name: str, type_: str, client_ip: str, default_loc
     family, bits = (FAMILY_IPV4, 32) if address.version == 4 else (FAMILY_IPV6, 128)
     client = locate(serving, ClientSubnet(family, bits, address.packed), source, default_locality)
     steered = service.steer(query.rtype, client.locality, client.key)
-    prefix = serving.cidrs.prefix_of(address)
+    match = _match(serving, address)
     return Explanation(
         name=shown,
-        reason=_reason(service, query.rtype, client, reply),
+        reason="; ".join([*_where(client, match, default_locality), *_reason(service, query.rtype, client, reply)]),
         answers=answers,
         ttl_s=ttl_s,
         service=reply.service,
         locality=client.locality,
-        matched_prefix=str(prefix) if prefix else "",
+        matched_prefix=match.prefix,
+        matched_source=match.source,
+        place=match.place,
         plan=service.view.plan,
         shares=service.planned_shares(client.locality),
+        usable=service.usable_shares(query.rtype, client.locality),
+        panic=service.panic(query.rtype),
         chosen=reply.datacenter,
         scope=client.scope_of(steered) if steered else 0,
     )
+
+
+class _Match(NamedTuple):
+    """The entry of the map that decided; all empty: none did."""
+
+    prefix: str = ""
+    source: str = ""
+    place: str = ""
+
+
+def _match(serving: Serving, address: Address) -> _Match:
+    prefix = serving.cidrs.prefix_of(address)
+    if prefix is not None:
+        return _Match(str(prefix), OPERATOR)
+    if serving.geo is None:
+        return _Match()
+    found = serving.geo.find(address)
+    return _Match(str(found.prefix), serving.geo.name, described(found, coordinates_of(serving.catalog)))
+
+
+def _where(client: Located, match: _Match, default_locality: str) -> list[str]:
+    """The steps from the address to the locality."""
+    if not client.locality:
+        return [
+            "no client area has the client's address" + (f", nor has {match.source} a place" if match.source else "")
+        ]
+    if match.source == OPERATOR:
+        return [f"the client is in {client.locality}, by the operator's {match.prefix}"]
+    if match.place and client.locality != default_locality:
+        return [f"the client is in {client.locality}: {match.source} has {match.prefix} at {match.place}"]
+    return [f"nothing has the client's address: the default locality, {client.locality}"]
 
 
 def _query(name: str, type_: str) -> Query:
@@ -121,11 +163,10 @@ def _static_reason(reply: Reply) -> str:
     return f"{Rcode(reply.rcode).name}: the zone has no such " + ("name" if reply.rcode == Rcode.NXDOMAIN else "record")
 
 
-def _reason(service: SteeredService, rtype: int, client: Located, reply: Reply) -> str:
-    """The steps from the client's address to the datacenter, in the order in which they were taken."""
+def _reason(service: SteeredService, rtype: int, client: Located, reply: Reply) -> list[str]:
+    """The steps from the locality to the datacenter, in the order in which they were taken."""
     if not reply.datacenter:
-        return "no endpoint of the service has an address of this type"
-    where = f"the client is in {client.locality}" if client.locality else "no client area has the client's address"
+        return ["no endpoint of the service has an address of this type"]
     planned = service.planned_shares(client.locality)
     usable = service.usable_shares(rtype, client.locality)
     plan = service.view.plan
@@ -135,7 +176,7 @@ def _reason(service: SteeredService, rtype: int, client: Located, reply: Reply) 
         basis = "the plan has shares for it"
     else:
         basis = "the plan has no shares for it: those of the nearest datacenter, or of all demand together"
-    steps = [where, basis]
+    steps = [basis]
     lost = [name for name, share in sorted(planned.items()) if share > 0 and name not in usable]
     if lost:
         steps.append(f"nothing can be served in {', '.join(lost)} now: its share goes to the others")
@@ -147,4 +188,4 @@ def _reason(service: SteeredService, rtype: int, client: Located, reply: Reply) 
         if share > 1 - 1e-9
         else f"the client's prefix falls on {reply.datacenter} ({share:.1%})"
     )
-    return "; ".join(steps)
+    return steps

@@ -25,6 +25,7 @@ class Hardened:
         self.guard = Guard(counters, chosen, Clock(time.time, time.monotonic_ns))
         self._chosen = chosen
         self._file = secret_file
+        self.stale_text = ""  # what answers by the plan say of their age; "": nothing
 
     def load(self) -> None:
         """The secrets, at the start. Without a file they are of this process alone. Raises FrontendError."""
@@ -45,13 +46,13 @@ class Hardened:
     def mark(self, age_s: float, now_s: float) -> None:
         """Tells the guard how old what is served is; `now_s` since the epoch."""
         if age_s <= self._chosen.stale_after_s:
-            self.guard.stale = b""
+            self.guard.stale, self.stale_text = b"", ""
         elif not self.guard.stale:
             # The moment and not the age: what is said stays the same for as long as it lasts.
             heard = datetime.fromtimestamp(now_s - age_s, UTC)
-            text = f"no control plane since {heard:%Y-%m-%dT%H:%M:%SZ}"
-            self.guard.stale = extended_error(EDE_STALE, text)
-            log.warning("%s: answers by the plan say so from now on", text)
+            self.stale_text = f"no control plane since {heard:%Y-%m-%dT%H:%M:%SZ}"
+            self.guard.stale = extended_error(EDE_STALE, self.stale_text)
+            log.warning("%s: answers by the plan say so from now on", self.stale_text)
 
 
 def read_secrets(path: Path) -> tuple[bytes, ...]:

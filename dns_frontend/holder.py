@@ -16,6 +16,7 @@ from dns_frontend.local import Local
 from dns_frontend.metrics import Counters
 from dns_frontend.table.serving import Serving
 from dns_frontend.zone.records import ZoneData
+from gslb.geo.places import GeoDatabase
 from gslb.model import limits
 from gslb.steer.absence import without
 from gslb.v1 import discovery_pb2
@@ -68,6 +69,7 @@ class Holder:
         self._lost: frozenset[str] = frozenset()
         self.connected = False
         self._zones: Mapping[bytes, ZoneData] = {}
+        self._geo: GeoDatabase | None = None
         self._waiting: list[asyncio.Event] = []
 
     def begin(self, local: Local, *, alone: bool) -> None:
@@ -89,11 +91,13 @@ class Holder:
 
     def _take_local(self, local: Local) -> None:
         self._zones = {origin: zone.data for origin, zone in local.zones.items()}
+        self._geo = local.geo
         if local.view is not None:
             self._view = local.view
 
     def _advanced(self, view: ReaderView) -> Serving:
-        serving = self.held.serving.advance(view.catalog, without(view.services, self._lost), self._zones)
+        services = without(view.services, self._lost)
+        serving = self.held.serving.advance(view.catalog, services, self._zones, self._geo)
         self._prepare(serving)
         return serving
 

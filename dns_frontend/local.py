@@ -1,4 +1,4 @@
-"""What this machine's own files say: zones of `--zone`, and the services of `--config`.
+"""What this machine's own files say: zones of `--zone`, the services of `--config`, the geo database of `--geo`.
 
 A file that has become bad changes nothing: what it said before is served on, and its problem is told, until it is put
 right. At the start there is nothing before, and a bad file ends the start.
@@ -16,6 +16,9 @@ from dns_frontend.zone.master import BadZoneError
 from dns_frontend.zone.name import BadNameError, from_text, to_text
 from dns_frontend.zone.records import ZoneData, soa_serial
 from dns_frontend.zonefiles import load_zone
+from gslb.geo.files import GeoFileError
+from gslb.geo.files import load as load_geo
+from gslb.geo.places import GeoDatabase
 from gslb.wire.reader import ReaderView
 
 
@@ -25,6 +28,7 @@ class Files:
 
     zones: tuple[tuple[str, Path], ...] = ()  # origin, file
     config: Path | None = None
+    geo: Path | None = None
 
     def __bool__(self) -> bool:
         return bool(self.zones or self.config)
@@ -60,6 +64,8 @@ class Local:
     view: ReaderView | None = None  # with --config: everything; None: a control plane's
     zone_files: tuple[tuple[str, Path], ...] = ()  # of the last good --config
     problems: tuple[str, ...] = ()
+    geo: GeoDatabase | None = None
+    geo_seen: tuple[int, ...] = ()  # what tells its file from another
 
 
 NOTHING: Final = Local()
@@ -93,7 +99,23 @@ def load_files(files: Files, before: Local = NOTHING) -> Local:
             problems.append(str(error))
             if origin in before.zones:
                 zones[origin] = before.zones[origin]
-    return Local(zones, view, configured, tuple(problems))
+    geo, seen = _geo(files, before, problems)
+    return Local(zones, view, configured, tuple(problems), geo, seen)
+
+
+def _geo(files: Files, before: Local, problems: list[str]) -> tuple[GeoDatabase | None, tuple[int, ...]]:
+    """The geo database; the one before where the file is the same, or bad."""
+    if files.geo is None:
+        return None, ()
+    try:
+        status = files.geo.stat()
+        seen = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        return (before.geo if before.geo and seen == before.geo_seen else load_geo(files.geo)), seen
+    except OSError as error:
+        problems.append(f"geo database {files.geo}: cannot be read: {error.strerror}")
+    except GeoFileError as error:
+        problems.append(str(error))
+    return before.geo, before.geo_seen
 
 
 def load_first(files: Files) -> Local:

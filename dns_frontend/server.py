@@ -16,7 +16,7 @@ import grpc.aio
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from bns.transport import Tls, add_port, server_options
-from dns_frontend.control_port import DnsFrontendServicer
+from dns_frontend.control_port import Age, DnsFrontendServicer
 from dns_frontend.hardening import Hardened
 from dns_frontend.holder import Held, Holder, Origin
 from dns_frontend.limits import STALE_CHECK_S
@@ -132,7 +132,12 @@ class Frontend:
         if self._settings.grpc:
             server = grpc.aio.server(options=server_options())
             self.addresses.grpc = add_port(server, self._settings.grpc, self._settings.tls)
-            servicer = DnsFrontendServicer(lambda: self.holder.held, self._settings.default_locality, self.reload)
+            servicer = DnsFrontendServicer(
+                lambda: self.holder.held,
+                self._settings.default_locality,
+                self.reload,
+                lambda: Age(self.holder.age_s, self._hardened.stale_text),
+            )
             dns_pb2_grpc.add_DnsFrontendServicer_to_server(servicer, server)
             await server.start()
             self._grpc = server
@@ -358,6 +363,10 @@ class Frontend:
             return "none: this machine's files say everything"
         return self.subscriber.address or f"none of {', '.join(self._settings.control)} answers"
 
+    def _geo_status(self) -> str:
+        geo = self.local.geo
+        return f"{geo.name}: {geo.networks} networks" if geo is not None else "none"
+
     def _status(self) -> Mapping[str, object]:
         held = self.holder.held
         return {
@@ -370,6 +379,7 @@ class Frontend:
             "datacenters that do not answer": ", ".join(sorted(self.prober.absence.lost)) or "none",
             "age_s": self.holder.age_s,
             "snapshot": str(self._settings.snapshot or "none"),
+            "geo database": self._geo_status(),
             "problems": [*self.local.problems, *held.serving.problems][:100],
             "zones": [
                 {"zone": zone.origin, "serial": zone.serial, "from": zone.source, "names": zone.names}

@@ -11,6 +11,8 @@ from dns_frontend.table.steering import SteeredService, prepare
 from dns_frontend.zone.master import BadZoneError, parse_zone
 from dns_frontend.zone.records import ZoneData
 from gslb.geo.cidr import CidrMap
+from gslb.geo.places import Base, GeoDatabase
+from gslb.model.geography import Coordinates
 from gslb.model.resources import Catalog
 from gslb.model.resources import Zone as ZoneResource
 from gslb.steer.view import ServiceView
@@ -41,6 +43,8 @@ class Serving:
     zones: Mapping[str, KeptZone] = field(default_factory=dict)  # by name in the catalog
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # DNS names by service
     local: Mapping[bytes, ZoneData] = field(default_factory=dict)  # zones of this machine's own files, by origin
+    geo: GeoDatabase | None = None  # where clients are that no area has
+    base: Mapping[int, Base] = field(default_factory=dict)  # the localities that it makes of the datacenters
     bns_origins: tuple[bytes, ...] = ()  # zones below which tasks have names
     bns: BnsIndex = field(default_factory=BnsIndex)
 
@@ -55,8 +59,9 @@ class Serving:
         catalog: Catalog,
         services: Mapping[str, ServiceView],
         local: Mapping[bytes, ZoneData] | None = None,
+        geo: GeoDatabase | None = None,
     ) -> "Serving":
-        """What to serve next; only what changed is built anew. `local`: None leaves the zones of local files.
+        """What to serve next; only what changed is built anew. None leaves the zones of local files, and the geo database.
 
         A zone whose text has become bad is served as it was, and `problems` says why (invariant 8).
         """
@@ -65,21 +70,37 @@ class Serving:
         names = {name: view.service.dns_names for name, view in services.items() if view.service}
         data = [*local.values(), *_data(zones)]
         same_table = self.ready and names == self.names and data == [*self.local.values(), *_data(self.zones)]
-        same_map = self.ready and catalog.areas == self.catalog.areas
+        geo = geo or self.geo
+        base = self._base(catalog, geo)
+        same_map = self.ready and catalog.areas == self.catalog.areas and base is self.base
         same_places = catalog.datacenters == self.catalog.datacenters and catalog.areas == self.catalog.areas
         prepared = _prepared(self.services if same_places else {}, services, catalog, with_bns=bool(self.bns_origins))
         return Serving(
             ready=True,
             table=self.table if same_table else build_table(data, names, self.bns_origins),
             services=prepared,
-            cidrs=self.cidrs if same_map else CidrMap.build(catalog.areas.values()),
+            cidrs=self.cidrs if same_map else CidrMap.build(catalog.areas.values(), base),
             catalog=catalog,
+            geo=geo,
+            base=base,
             zones=zones,
             names=names,
             local=local,
             bns_origins=self.bns_origins,
             bns=self.bns.advance({name: service.jobs for name, service in prepared.items() if service.jobs}),
         )
+
+    def _base(self, catalog: Catalog, geo: GeoDatabase | None) -> Mapping[int, Base]:
+        """The same object as before when nothing changed that it comes from."""
+        places = coordinates_of(catalog)
+        if geo is None or (geo is self.geo and places == coordinates_of(self.catalog)):
+            return self.base
+        return geo.nearest(places)
+
+
+def coordinates_of(catalog: Catalog) -> Mapping[str, Coordinates]:
+    """Where the datacenters are."""
+    return {name: datacenter.coordinates for name, datacenter in catalog.datacenters.items()}
 
 
 def _data(zones: Mapping[str, KeptZone]) -> list[ZoneData]:

@@ -27,6 +27,8 @@ DNS = tuple(
         "ttl_s",
         "scope",
         "matched_prefix",
+        "matched_source",
+        "place",
         "reason",
         "stamp",
         "source",
@@ -97,16 +99,22 @@ def dns(name: str, client_ip: str, record_type: str, frontend: str, output: str)
                 raise click.ClickException(f"the DNS frontend at {address} {message}") from error
             raise click.ClickException(f"the DNS frontend at {address} says: {details}") from error
     shares = zip(reply.datacenters, reply.share, strict=True)
+    usable = zip(reply.datacenters, reply.usable_share, strict=False)
     row = {
         "name": reply.name, "service": reply.service, "locality": reply.locality, "matched_prefix": reply.matched_prefix,
         "chosen": reply.chosen, "answers": list(reply.answers), "ttl_s": reply.ttl_s, "scope": reply.scope,
         "reason": reply.reason, "stamp": f"{reply.stamp.incarnation}.{reply.stamp.epoch}.{reply.stamp.version}",
         "plan_age_s": reply.plan_age_s, "source": reply.source,
+        "age_s": reply.age_s, "matched_source": reply.matched_source, "place": reply.place,
+        "extended_errors": list(reply.extended_errors),
         "shares": {datacenter: round(share, 4) for datacenter, share in shares},
+        "usable_shares": {name: round(share, 4) for name, share in usable},
     }  # fmt: skip
     if output in {"table", "wide"}:
-        keys = [column.key for column in DNS] + ["plan_age_s", "shares"]
-        rows = [{"what": key.replace("_", " "), "value": row[key] if row[key] != {} else None} for key in keys]
+        keys = [column.key for column in DNS] + ["plan_age_s", "age_s", "shares", "usable_shares", "extended_errors"]
+        rows = [
+            {"what": key.replace("_", " "), "value": row[key] if row[key] not in ({}, []) else None} for key in keys
+        ]
         show(output, rows, (Column("what", "what"), Column("value", "value")))
     else:
         show(output, [row], DNS)

@@ -28,6 +28,7 @@ _MEMBERS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
         "drain": ("gslb.cli.drain:drain", "server", "Take load away from a place."),
         "undrain": ("gslb.cli.drain:undrain", "server", "End a drain."),
         "explain": ("gslb.cli.explain:explain", "server", "Say why traffic goes where it goes."),
+        "geo": ("gslb.cli.geo:geo", "dns", "Install and ask geo databases."),
         "check": ("gslb.cli.check:check", "server", "Say what is wrong now, and what to do."),
         "plan": ("gslb.cli.plan:plan", "server", "Say what to build before it is needed."),
         "replay": ("gslb.cli.replay:replay_command", "server", "Run a recorded moment again, with what-ifs."),

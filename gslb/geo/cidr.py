@@ -8,12 +8,13 @@ the largest block of each point of a block is that block.
 """
 
 import ipaddress
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Final, NamedTuple
 
+from gslb.geo.places import Base
 from gslb.model.resources import ClientArea
 
 Address = IPv4Address | IPv6Address
@@ -73,8 +74,11 @@ class CidrMap:
     problems: tuple[str, ...] = ()
 
     @classmethod
-    def build(cls, areas: Iterable[ClientArea]) -> "CidrMap":
-        """The map of these client areas' networks; of two areas with the same network the first by name has it."""
+    def build(cls, areas: Iterable[ClientArea], base: Mapping[int, Base] | None = None) -> "CidrMap":
+        """The map of these client areas' networks; of two areas with the same network the first by name has it.
+
+        Where no area has an address, `base` (by IP version) says its locality.
+        """
         found: dict[Network, str] = {}
         problems: list[str] = []
         for area in sorted(areas, key=lambda area: area.name):
@@ -85,7 +89,7 @@ class CidrMap:
                         f"client area {area.name!r}: network {network} is {owner!r}'s already;"
                         " remove it from one of them"
                     )
-        families = {version: _family(version, found) for version in BITS}
+        families = {version: _family(version, found, (base or {}).get(version)) for version in BITS}
         return cls(families, tuple(problems))
 
     def find(self, version: int, value: int) -> Match:
@@ -104,7 +108,7 @@ class CidrMap:
         return ipaddress.ip_network((type(address)(key[0]), key[1]))
 
 
-def _family(version: int, networks: Mapping[Network, str]) -> _Family:
+def _family(version: int, networks: Mapping[Network, str], base: Base | None) -> _Family:
     bits = BITS[version]
     entries = [
         _Entry(int(network.network_address), network.prefixlen, locality)
@@ -112,6 +116,8 @@ def _family(version: int, networks: Mapping[Network, str]) -> _Family:
         if network.version == version
     ]
     starts, localities = _flatten(sorted(entries), bits)
+    if base is not None:
+        starts, localities = _laid_over(starts, localities, base, 1 << bits)
     return _Family(
         bits,
         starts,
@@ -148,3 +154,26 @@ def _flatten(entries: Sequence[_Entry], bits: int) -> tuple[list[int], list[str]
         starts.pop()
         localities.pop()
     return starts, localities
+
+
+def _laid_over(starts: Sequence[int], localities: Sequence[str], base: Base, whole: int) -> tuple[list[int], list[str]]:
+    """The intervals, and those of `base` where they have no locality; O(both), and fast where `base` is long."""
+    made: list[int] = []
+    names: list[str] = []
+
+    def begin(at: int, locality: str) -> None:
+        if not names or names[-1] != locality:
+            made.append(at)
+            names.append(locality)
+
+    for index, (first, locality) in enumerate(zip(starts, localities, strict=True)):
+        if locality != UNMATCHED:
+            begin(first, locality)
+            continue
+        end = starts[index + 1] if index + 1 < len(starts) else whole
+        low = bisect_right(base.starts, first)
+        high = bisect_left(base.starts, end)
+        begin(first, base.localities[low - 1])
+        made.extend(base.starts[low:high])
+        names.extend(base.localities[low:high])
+    return made, names

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from gslb.v1 import plan_pb2 as gslb_dot_v1_dot_plan__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x11gslb/v1/dns.proto\x12\x07gslb.v1\x1a\x12gslb/v1/plan.proto\"B\n\x11\x45xplainDnsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tclient_ip\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\"\x93\x02\n\x12\x45xplainDnsResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07service\x18\x02 \x01(\t\x12\x10\n\x08locality\x18\x03 \x01(\t\x12\x16\n\x0ematched_prefix\x18\x04 \x01(\t\x12\x1d\n\x05stamp\x18\x05 \x01(\x0b\x32\x0e.gslb.v1.Stamp\x12\x12\n\nplan_age_s\x18\x06 \x01(\x01\x12\x13\n\x0b\x64\x61tacenters\x18\x07 \x03(\t\x12\r\n\x05share\x18\x08 \x03(\x01\x12\x0e\n\x06\x63hosen\x18\t \x01(\t\x12\x0e\n\x06reason\x18\n \x01(\t\x12\x0f\n\x07\x61nswers\x18\x0b \x03(\t\x12\r\n\x05scope\x18\x0c \x01(\r\x12\r\n\x05ttl_s\x18\r \x01(\r\x12\x0e\n\x06source\x18\x0e \x01(\t\"\x0f\n\rReloadRequest\"K\n\nServedZone\x12\x0e\n\x06origin\x18\x01 \x01(\t\x12\x0e\n\x06serial\x18\x02 \x01(\r\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\r\n\x05names\x18\x04 \x01(\r\"F\n\x0eReloadResponse\x12\"\n\x05zones\x18\x01 \x03(\x0b\x32\x13.gslb.v1.ServedZone\x12\x10\n\x08problems\x18\x02 \x03(\t2\x8c\x01\n\x0b\x44nsFrontend\x12\x39\n\x06Reload\x12\x16.gslb.v1.ReloadRequest\x1a\x17.gslb.v1.ReloadResponse\x12\x42\n\x07\x45xplain\x12\x1a.gslb.v1.ExplainDnsRequest\x1a\x1b.gslb.v1.ExplainDnsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x11gslb/v1/dns.proto\x12\x07gslb.v1\x1a\x12gslb/v1/plan.proto\"B\n\x11\x45xplainDnsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tclient_ip\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\"\xf8\x02\n\x12\x45xplainDnsResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07service\x18\x02 \x01(\t\x12\x10\n\x08locality\x18\x03 \x01(\t\x12\x16\n\x0ematched_prefix\x18\x04 \x01(\t\x12\x1d\n\x05stamp\x18\x05 \x01(\x0b\x32\x0e.gslb.v1.Stamp\x12\x12\n\nplan_age_s\x18\x06 \x01(\x01\x12\x13\n\x0b\x64\x61tacenters\x18\x07 \x03(\t\x12\r\n\x05share\x18\x08 \x03(\x01\x12\x0e\n\x06\x63hosen\x18\t \x01(\t\x12\x0e\n\x06reason\x18\n \x01(\t\x12\x0f\n\x07\x61nswers\x18\x0b \x03(\t\x12\r\n\x05scope\x18\x0c \x01(\r\x12\r\n\x05ttl_s\x18\r \x01(\r\x12\x0e\n\x06source\x18\x0e \x01(\t\x12\x16\n\x0ematched_source\x18\x0f \x01(\t\x12\r\n\x05place\x18\x10 \x01(\t\x12\r\n\x05\x61ge_s\x18\x11 \x01(\x01\x12\x14\n\x0cusable_share\x18\x12 \x03(\x01\x12\x17\n\x0f\x65xtended_errors\x18\x13 \x03(\t\"\x0f\n\rReloadRequest\"K\n\nServedZone\x12\x0e\n\x06origin\x18\x01 \x01(\t\x12\x0e\n\x06serial\x18\x02 \x01(\r\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\r\n\x05names\x18\x04 \x01(\r\"F\n\x0eReloadResponse\x12\"\n\x05zones\x18\x01 \x03(\x0b\x32\x13.gslb.v1.ServedZone\x12\x10\n\x08problems\x18\x02 \x03(\t2\x8c\x01\n\x0b\x44nsFrontend\x12\x39\n\x06Reload\x12\x16.gslb.v1.ReloadRequest\x1a\x17.gslb.v1.ReloadResponse\x12\x42\n\x07\x45xplain\x12\x1a.gslb.v1.ExplainDnsRequest\x1a\x1b.gslb.v1.ExplainDnsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,13 +35,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXPLAINDNSREQUEST']._serialized_start=50
   _globals['_EXPLAINDNSREQUEST']._serialized_end=116
   _globals['_EXPLAINDNSRESPONSE']._serialized_start=119
-  _globals['_EXPLAINDNSRESPONSE']._serialized_end=394
-  _globals['_RELOADREQUEST']._serialized_start=396
-  _globals['_RELOADREQUEST']._serialized_end=411
-  _globals['_SERVEDZONE']._serialized_start=413
-  _globals['_SERVEDZONE']._serialized_end=488
-  _globals['_RELOADRESPONSE']._serialized_start=490
-  _globals['_RELOADRESPONSE']._serialized_end=560
-  _globals['_DNSFRONTEND']._serialized_start=563
-  _globals['_DNSFRONTEND']._serialized_end=703
+  _globals['_EXPLAINDNSRESPONSE']._serialized_end=495
+  _globals['_RELOADREQUEST']._serialized_start=497
+  _globals['_RELOADREQUEST']._serialized_end=512
+  _globals['_SERVEDZONE']._serialized_start=514
+  _globals['_SERVEDZONE']._serialized_end=589
+  _globals['_RELOADRESPONSE']._serialized_start=591
+  _globals['_RELOADRESPONSE']._serialized_end=661
+  _globals['_DNSFRONTEND']._serialized_start=664
+  _globals['_DNSFRONTEND']._serialized_end=804
 # @@protoc_insertion_point(module_scope)

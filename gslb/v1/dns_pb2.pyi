@@ -59,6 +59,11 @@ class ExplainDnsResponse(google.protobuf.message.Message):
     SCOPE_FIELD_NUMBER: builtins.int
     TTL_S_FIELD_NUMBER: builtins.int
     SOURCE_FIELD_NUMBER: builtins.int
+    MATCHED_SOURCE_FIELD_NUMBER: builtins.int
+    PLACE_FIELD_NUMBER: builtins.int
+    AGE_S_FIELD_NUMBER: builtins.int
+    USABLE_SHARE_FIELD_NUMBER: builtins.int
+    EXTENDED_ERRORS_FIELD_NUMBER: builtins.int
     name: builtins.str
     service: builtins.str
     locality: builtins.str
@@ -72,6 +77,12 @@ class ExplainDnsResponse(google.protobuf.message.Message):
     ttl_s: builtins.int
     source: builtins.str
     """live, or snapshot"""
+    matched_source: builtins.str
+    """what matched_prefix is from: the operator's areas, or a geo database"""
+    place: builtins.str
+    """what the geo database says of the address"""
+    age_s: builtins.float
+    """since a control plane last vouched for what is served; 0 while one does"""
     @property
     def stamp(self) -> gslb.v1.plan_pb2.Stamp: ...
     @property
@@ -80,6 +91,14 @@ class ExplainDnsResponse(google.protobuf.message.Message):
     def share(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]: ...
     @property
     def answers(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    @property
+    def usable_share(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """of each of `datacenters`, as left by ill health; empty: as `share`"""
+
+    @property
+    def extended_errors(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """what the answer says of itself (RFC 8914)"""
+
     def __init__(
         self,
         *,
@@ -97,9 +116,14 @@ class ExplainDnsResponse(google.protobuf.message.Message):
         scope: builtins.int = ...,
         ttl_s: builtins.int = ...,
         source: builtins.str = ...,
+        matched_source: builtins.str = ...,
+        place: builtins.str = ...,
+        age_s: builtins.float = ...,
+        usable_share: collections.abc.Iterable[builtins.float] | None = ...,
+        extended_errors: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["stamp", b"stamp"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["answers", b"answers", "chosen", b"chosen", "datacenters", b"datacenters", "locality", b"locality", "matched_prefix", b"matched_prefix", "name", b"name", "plan_age_s", b"plan_age_s", "reason", b"reason", "scope", b"scope", "service", b"service", "share", b"share", "source", b"source", "stamp", b"stamp", "ttl_s", b"ttl_s"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["age_s", b"age_s", "answers", b"answers", "chosen", b"chosen", "datacenters", b"datacenters", "extended_errors", b"extended_errors", "locality", b"locality", "matched_prefix", b"matched_prefix", "matched_source", b"matched_source", "name", b"name", "place", b"place", "plan_age_s", b"plan_age_s", "reason", b"reason", "scope", b"scope", "service", b"service", "share", b"share", "source", b"source", "stamp", b"stamp", "ttl_s", b"ttl_s", "usable_share", b"usable_share"]) -> None: ...
 
 Global___ExplainDnsResponse: typing_extensions.TypeAlias = ExplainDnsResponse
 
