@@ -6,9 +6,10 @@ smoothing leaves of that, so noise moves nothing. Health and drains are no noise
 (`signature`), and so they act at once.
 
 Ramped: what a new plan moves is forced or voluntary. Forced is what leaves a place that cannot carry it: one without
-capacity, or one beyond the owner's `max_utilization`; it moves at once, as far as there is capacity. The rest (load
-that returns after a drain, nearer places, new datacenters) is voluntary: it is blended in so slowly that no datacenter
-grows by more than `GROWTH_PER_PERIOD` of its capacity in a period, unless somebody else would be above 100 % without.
+capacity, or one beyond the owner's `max_utilization`; it moves at once, as far as there is capacity; from a place that
+is merely beyond `max_utilization` only to others that are warm. The rest (load that returns after a drain, nearer
+places, new datacenters) is voluntary: it is blended in so slowly that no datacenter grows by more than
+`GROWTH_PER_PERIOD` of its capacity in a period, unless somebody else would be above 100 % without.
 The blend of two plans is a plan, and the load of each datacenter is linear in the blend, so that its limits are
 found without solving anything.
 """
@@ -38,6 +39,8 @@ FULL_TOLERANCE: Final = 1e-3
 OVERLOAD_TOLERANCE: Final = 0.01
 # Voluntary growth of a datacenter in one plan period, as a fraction of its capacity: an empty one is full in 50 s.
 GROWTH_PER_PERIOD: Final = 0.10
+# A datacenter that carries less than this part of what it is to carry is cold: it returns, or is new.
+WARM_FRACTION: Final = 0.5
 # Room for chance: so many standard deviations of what a window brings, at most this part of a capacity. Beyond what is
 # left a plan is held by a little more than smoothing leaves of the noise.
 CHANCE_WINDOW_S: Final = 5.0
@@ -182,23 +185,40 @@ def ramp(move: Move) -> Ramped:
     ins = np.maximum(move.target - move.previous, 0.0)
     if not ins.any():
         return Ramped(move.target, 1.0)
-    forced = outs * _forced_fraction(move, outs)[None, :]
+    lost = np.where(move.room_rps <= 0, outs, 0.0)
     homeless = np.maximum(1.0 - move.previous.sum(axis=1), 0.0)
-    arriving = ins.sum(axis=1)
-    at_once = np.divide(forced.sum(axis=1) + homeless, arriving, out=np.ones_like(arriving), where=arriving > 0)
-    start = move.previous - forced + ins * np.minimum(at_once, 1.0)[:, None]
+    start, ins = _placed(move.previous - lost, ins, lost.sum(axis=1) + homeless)
+    warm = ins * _warm(move)
+    spilled = (outs - lost) * _forced_fraction(move, outs)
+    spilled *= _fraction(warm.sum(axis=1), spilled.sum(axis=1))[:, None]
+    start, _ = _placed(start - spilled, warm, spilled.sum(axis=1))
     done = _blend(move, move.demand_rps @ start, move.demand_rps @ move.target)
     if done >= ENDED:
         return Ramped(move.target, 1.0)
     return Ramped(_rows(start + done * (move.target - start)), done)
 
 
+def _placed(shares: Matrix, ins: Matrix, arriving: Vector) -> tuple[Matrix, Matrix]:
+    """`shares` with what arrives at each row, where `ins` wants it; and what `ins` wants then."""
+    part = _fraction(arriving, ins.sum(axis=1))[:, None]
+    return shares + ins * part, ins * (1.0 - part)
+
+
+def _warm(move: Move) -> NDArray[np.bool_]:
+    """Which datacenters carry enough now that more of the same does not find them unprepared."""
+    warm: NDArray[np.bool_] = move.demand_rps @ move.previous >= WARM_FRACTION * (move.demand_rps @ move.target)
+    return warm
+
+
 def _forced_fraction(move: Move, outs: Matrix) -> Vector:
-    """Of what leaves each datacenter, the part that has to."""
+    """Of what leaves each datacenter, the part that has to for its owner's comfort."""
     excess = np.maximum(move.demand_rps @ move.previous - move.comfort_rps, 0.0)
-    leaving = move.demand_rps @ outs
-    fraction: Vector = np.minimum(np.divide(excess, leaving, out=np.zeros_like(excess), where=leaving > 0), 1.0)
-    fraction[move.room_rps <= 0] = 1.0
+    return _fraction(excess, move.demand_rps @ outs)
+
+
+def _fraction(part: Vector, whole: Vector) -> Vector:
+    """part / whole, at most 1; 1 of nothing is nothing."""
+    fraction: Vector = np.minimum(np.divide(part, whole, out=np.zeros_like(part), where=whole > 0), 1.0)
     return fraction
 
 

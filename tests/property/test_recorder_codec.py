@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bns.model import HealthStatus
-from gslb.balancer.inputs import Inputs, TaskState
+from gslb.balancer.inputs import Deleted, Inputs, TaskState
 from gslb.balancer.state import BalancerState, Decision, ServiceDecision
 from gslb.model.geography import Coordinates
 from gslb.model.meta import Meta
@@ -37,6 +37,8 @@ TASKS = st.builds(
     FLOATS,
     st.booleans(),
     NAMES,
+    FLOATS,
+    FLOATS,
     st.integers(0, 2**63),
 )
 RATES = st.dictionaries(NAMES, FLOATS, max_size=4)
@@ -84,6 +86,7 @@ INPUTS = st.builds(
     st.dictionaries(st.tuples(NAMES, NAMES), FLOATS, max_size=3),
     named(PLANS),
     named(st.dictionaries(st.tuples(NAMES, NAMES), FLOATS, max_size=3)),
+    st.builds(Deleted, st.frozensets(NAMES), st.frozensets(NAMES)),
     st.none() | st.frozensets(NAMES),
 )
 
@@ -135,7 +138,7 @@ def same_inputs(one, other):
         a, b = getattr(one, name), getattr(other, name)
         if a.keys() != b.keys() or not all(same(a[key], b[key]) for key in a):
             return False
-    return one.changed == other.changed and all(
+    return (one.changed, one.deleted) == (other.changed, other.deleted) and all(
         getattr(one.catalog, kind).keys() == getattr(other.catalog, kind).keys()
         and all(same(value, getattr(other.catalog, kind)[key]) for key, value in getattr(one.catalog, kind).items())
         for kind in ("datacenters", "areas", "services", "drains")
