@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 
-.PHONY: help setup texts demo test test-dns-dataplane check lint types imports drift gen lock bench bench-balancer bench-dns clean
+.PHONY: help setup texts demo test test-dns-dataplane check lint types imports drift rust gen lock bench bench-balancer bench-dns clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -27,7 +27,7 @@ test: setup texts ## every test, on real parts
 test-dns-dataplane: setup ## a million random messages through both DNS responders
 	GSLB_DIFFERENTIAL=1000000 $(BIN)/pytest -q -s --timeout 1800 tests/property/test_dns_dataplane.py
 
-check: setup lint types imports drift ## ruff, mypy strict, import-linter, generated-code drift
+check: setup lint types imports drift rust ## ruff, mypy strict, import-linter, generated-code drift, clippy
 
 lint: setup
 	$(BIN)/ruff check .
@@ -35,6 +35,11 @@ lint: setup
 
 types: setup
 	$(BIN)/mypy
+
+rust: setup ## the data plane: format, clippy, its own tests; nothing where there is no cargo
+	@command -v cargo >/dev/null || { echo "no cargo: the data plane is not checked"; exit 0; }; \
+	cd dns_frontend/dataplane && cargo fmt --all --check && \
+	cargo clippy --quiet --locked --release --all-targets && cargo test --quiet --locked --release
 
 imports: setup
 	$(BIN)/lint-imports

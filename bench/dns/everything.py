@@ -13,12 +13,17 @@ import dns.query
 from bench.dns import peers, world
 from bench.dns.load import LOAD_CORE, SERVER_CORE, Round, dnsperf, packets, pin, ratio
 from bench.dns.peers import Server
-from bench.rows import Row, figure, spread
+from bench.rows import Row, figure, median_row, spread
 from bench.stage import BenchError, Stage, progress, until
 
 ROUNDS: Final = 5
-SECONDS: Final = 3.0
-OURS, TWO, PYTHON, ECHO, GDNSD = "gslb", "gslb, two threads", "gslb, Python only", "echo", "gdnsd geoip"
+SECONDS: Final = 2.0
+OURS, LIMITED, TWO, PYTHON = "gslb", "gslb, rate limit on", "gslb, two threads", "gslb, Python only"
+ECHO, GDNSD = "echo", "gdnsd geoip"
+# Every client takes part in cookies: the server makes one for each answer.
+COOKIE: Final = ("-E", "10:0123456789abcdef")
+# A rate that nobody reaches, for clients on loopback as for all others.
+LIMIT: Final = ("--rrl-rate", "1000000", "--rrl-exempt", "none")
 _Measure = Callable[[Server], Round]
 
 
@@ -39,10 +44,15 @@ async def rows(_only: frozenset[str], *, quick: bool) -> list[Row]:
             return lambda server: packets(stage, generator, server, queries, seconds)
 
         alone = {label: server for label, server in servers.items() if label != TWO}
-        found = _in_turns("geo A hits", alone, {"hits": perf(hits)}, rounds)
+        found = _in_turns("geo A hits", alone, {"hits": perf(hits, *COOKIE)}, rounds)
         made += _hits(found, alone)
         one = {label: servers[label] for label in (OURS,) if label in servers}
-        ways = {"hits": perf(hits), "misses": perf(misses), "plain": ready(plain), "subnets": ready(subnets)}
+        ways = {
+            "hits": perf(hits, *COOKIE),
+            "misses": perf(misses, *COOKIE),
+            "plain": ready(plain),
+            "subnets": ready(subnets),
+        }
         own = _in_turns("other queries", one, ways, rounds)
         made += [
             _ratio_row("random NXDOMAIN over own hits", own, (OURS, "misses"), (OURS, "hits"), 0.8),
@@ -51,9 +61,32 @@ async def rows(_only: frozenset[str], *, quick: bool) -> list[Row]:
         pair = {label: servers[label] for label in (OURS, TWO) if label in servers}
         for server in pair.values():
             pin(server, [SERVER_CORE, LOAD_CORE])
-        both = _in_turns("two threads", pair, {"hits": perf(hits)}, rounds)
+        both = _in_turns("two threads", pair, {"hits": perf(hits, *COOKIE)}, rounds)
         made.append(_ratio_row("two threads over one, per CPU-second", both, (TWO, "hits"), (OURS, "hits"), 0.9))
+        made += await _scale(stage, quick=quick)
     return made
+
+
+async def _scale(stage: Stage, *, quick: bool) -> list[Row]:
+    """A large table: time, memory, one service changed."""
+    services, localities = (200, 20) if quick else (10_000, 200)
+    what = f"{services} services x {localities} localities"
+    progress(what)
+    worker = await stage.worker("table", "bench.load.dnstable")
+    await worker.ask("world", services=services, localities=localities)
+    whole = await worker.ask("whole")
+    changes = [1e3 * float(str((await worker.ask("change"))["s"])) for _ in range(20)]
+
+    def number(name: str) -> float:
+        return float(str(whole[name]))
+
+    note = f"CPU {figure(number('cpu_s'))}; the table is {number('octets') / 1e6:.1f} MB of octets"
+    memory = f"the frontend's view of the same services beside it: {figure(number('process_mb') - number('mb'))} MB"
+    return [
+        Row(f"{what}: laid out and compiled from nothing", number("s"), "s", note, at_most=10.0),
+        Row(f"{what}: memory of what is laid out and compiled", number("mb"), "MB", memory, at_most=300.0),
+        median_row(f"{what}: one service changed, until it is served", changes, "ms", 20.0),
+    ]
 
 
 async def _servers(stage: Stage, made: list[Row]) -> dict[str, Server]:
@@ -61,6 +94,7 @@ async def _servers(stage: Stage, made: list[Row]) -> dict[str, Server]:
     starts: dict[str, Callable[[], Server]] = {
         ECHO: lambda: peers.echo(stage),
         OURS: lambda: peers.ours(stage, OURS, 1),
+        LIMITED: lambda: peers.ours(stage, LIMITED, 1, *LIMIT),
         TWO: lambda: peers.ours(stage, TWO, 2),
         PYTHON: lambda: peers.ours(stage, PYTHON, 0),
     }
@@ -138,6 +172,7 @@ def _hits(found: _Found, servers: Mapping[str, Server]) -> list[Row]:
     made += [
         _ratio_row("geo A hits over gdnsd", found, (OURS, "hits"), (GDNSD, "hits"), 1.0),
         _ratio_row("geo A hits over the echo", found, (OURS, "hits"), (ECHO, "hits"), 0.93),
+        _ratio_row("geo A hits with the rate limit on over gdnsd", found, (LIMITED, "hits"), (GDNSD, "hits"), 0.95),
         _ratio_row("Python only over gdnsd", found, (PYTHON, "hits"), (GDNSD, "hits"), 0.3),
     ]
     return made

@@ -50,14 +50,16 @@ def _found(program: str) -> str | None:
     return shutil.which(program, path="/usr/sbin:/usr/bin:/sbin:/bin")
 
 
-def ours(stage: Stage, label: str, threads: int) -> Server:
-    """`gslb dns` from a file, without a control plane."""
+def ours(stage: Stage, label: str, threads: int, *flags: str) -> Server:
+    """`gslb dns` from a file, without a control plane; without a rate limit unless `flags` say one."""
     port = free_port()
     config = stage.directory / "config.yaml"
     if not config.exists():
         world.write_config(config)
     arguments = ["gslb", "dns", "--listen", f"127.0.0.1:{port}", "--config", str(config)]
-    return Server(label, port, stage.python(label, *arguments, "--threads", str(threads)))
+    return Server(
+        label, port, stage.python(label, *arguments, "--threads", str(threads), *(flags or ("--rrl-rate", "0")))
+    )
 
 
 def compiled(stage: Stage, name: str) -> Path:

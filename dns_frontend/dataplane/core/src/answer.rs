@@ -122,14 +122,7 @@ impl<'t> Reply<'t> {
 }
 
 /// Answers the message `packet` from `source` into `out`, which should have room for the longest answer.
-pub fn answer(
-    table: &Table,
-    packet: &[u8],
-    source: Client,
-    transport: Transport,
-    now: Now,
-    out: &mut [u8],
-) -> Outcome {
+pub fn answer(table: &Table, packet: &[u8], source: Client, transport: Transport, now: Now, out: &mut [u8]) -> Outcome {
     if !query::is_query(packet) {
         return Outcome::Silent;
     }
@@ -162,9 +155,7 @@ pub fn answer(
     match guard.judge(class, reply.zone, answered.length, (source, shown), now) {
         Verdict::Send => outcome,
         Verdict::Drop => Outcome::Limited(Limited { class, verdict: Verdict::Drop, length: 0 }),
-        Verdict::Slip if class == Class::Error => {
-            Outcome::Answer(Answered { limited: true, ..answered })
-        }
+        Verdict::Slip if class == Class::Error => Outcome::Answer(Answered { limited: true, ..answered }),
         Verdict::Slip => come_again(&query, cookie.as_ref().map(<[u8; 24]>::as_slice), class, out),
     }
 }
@@ -354,8 +345,8 @@ fn encode(query: &Query, reply: &Reply, limit: usize, opt: &[u8], out: &mut [u8]
     if reply.authoritative {
         flags |= AA;
     }
-    let written = body(&mut writer, query, &reply.body)
-        .and_then(|counts| writer.put(opt).map(|()| counts).ok_or(Stop::Full));
+    let written =
+        body(&mut writer, query, &reply.body).and_then(|counts| writer.put(opt).map(|()| counts).ok_or(Stop::Full));
     let (truncated, [answers, authorities]) = match written {
         Ok(counts) => (false, counts),
         Err(Stop::Ask) => return Outcome::Ask,

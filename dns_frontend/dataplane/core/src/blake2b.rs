@@ -117,9 +117,11 @@ mod tests {
         assert_eq!(digest64(b"abc", WINDOW), VECTORS[4]);
     }
 
-    const VECTORS: [u64; 5] = [0xe4a6_a057_7479_b2b4,
+    const VECTORS: [u64; 5] = [
+        0xe4a6_a057_7479_b2b4,
         0xd8bb_14d8_33d5_9559,
         0xc2d1_3df1_b661_7e82,
         0xd325_a9e1_86fa_61cc,
-        0x55b8_311a_c901_c2fa];
+        0x55b8_311a_c901_c2fa,
+    ];
 }

@@ -112,10 +112,7 @@ impl<T: Address> Intervals<T> {
         if let Some(next) = self.starts.get(count) {
             scope = scope.max((*next ^ value).leading_zeros() + 1);
         }
-        Match {
-            locality: self.localities.get(index).copied().unwrap_or(0),
-            scope: scope as u8,
-        }
+        Match { locality: self.localities.get(index).copied().unwrap_or(0), scope: scope as u8 }
     }
 }
 

@@ -122,7 +122,9 @@ fn begin(reader: &mut Reader, kind: u8) -> Result<(), LoadError> {
         return Err(LoadError::new("these octets are not a table"));
     }
     if reader.u16()? != VERSION {
-        return Err(LoadError::new("the table has another version of the format: build the extension and Python of one release"));
+        return Err(LoadError::new(
+            "the table has another version of the format: build the extension and Python of one release",
+        ));
     }
     if reader.u8()? != kind {
         return Err(LoadError::new("a patch was given for a table, or a table for a patch"));

@@ -74,8 +74,7 @@ impl Stats {
 
     /// All numbers: those by response code, then the others in the order of the fields.
     pub(crate) fn numbers(&self) -> impl Iterator<Item = u64> + '_ {
-        let others =
-            [&self.ignored, &self.truncated, &self.asked, &self.dropped, &self.send_failures, &self.panics];
+        let others = [&self.ignored, &self.truncated, &self.asked, &self.dropped, &self.send_failures, &self.panics];
         self.rcodes.iter().chain(others).chain(&self.limited).map(|counter| counter.load(Ordering::Relaxed))
     }
 }

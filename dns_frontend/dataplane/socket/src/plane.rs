@@ -74,8 +74,7 @@ impl Plane {
             wake: event,
             begin: Instant::now(),
         });
-        let mut plane =
-            Plane { shared, handles: Vec::new(), retired: Mutex::default(), tallies: Mutex::default() };
+        let mut plane = Plane { shared, handles: Vec::new(), retired: Mutex::default(), tallies: Mutex::default() };
         for (number, (socket, wildcard)) in sockets.iter().enumerate() {
             let worker = Worker {
                 shared: plane.shared.clone(),

@@ -151,7 +151,8 @@ impl Batch {
         while sent < self.queued {
             let left = (self.queued - sent) as libc::c_uint;
             // SAFETY: `outgoing` has at least `queued` headers, each filled in by `queue` in this round.
-            let count = unsafe { libc::sendmmsg(socket, self.outgoing.as_mut_ptr().add(sent), left, libc::MSG_DONTWAIT as _) };
+            let count =
+                unsafe { libc::sendmmsg(socket, self.outgoing.as_mut_ptr().add(sent), left, libc::MSG_DONTWAIT as _) };
             match usize::try_from(count) {
                 Ok(count) if count > 0 => sent += count,
                 // The first of them was refused: an error of its own, so the others are tried.

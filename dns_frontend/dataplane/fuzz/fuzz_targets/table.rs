@@ -1,0 +1,26 @@
+//! Any octets as a table: refused, or a table that answers without a panic.
+#![no_main]
+
+use gslb_dns_core::{answer, Client, Now, Table, Transport};
+use libfuzzer_sys::fuzz_target;
+
+const QUERIES: [&[u8]; 3] = [
+    b"\x00\x07\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x03www\x0bshakespeare\x07example\x00\x00\x01\x00\x01",
+    b"\x00\x08\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x0bshakespeare\x07example\x00\x00\x02\x00\x01",
+    b"\x00\x09\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x01x\x03www\x0bshakespeare\x07example\x00\x00\x1c\x00\x01",
+];
+
+fuzz_target!(|octets: &[u8]| {
+    let Ok(table) = Table::load(octets).or_else(|error| {
+        let whole = include_bytes!("../corpus/table/world");
+        Table::load(whole).map_err(|_| error).and_then(|table| table.patched(octets))
+    }) else {
+        return;
+    };
+    let mut out = [0u8; 1232];
+    for query in QUERIES {
+        for client in [Client::V4(0x0A01_0203), Client::V6(0x2001_0db8 << 96)] {
+            answer(&table, query, client, Transport::Udp, Now::default(), &mut out);
+        }
+    }
+});
