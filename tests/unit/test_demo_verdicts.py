@@ -176,7 +176,7 @@ EXPIRY = expiry.Seen(22.0, 60.0, 0.0, UP, 1.5, 18.0, 0)
         ({"gone_s": None}, "no drain listed after never"),
         ({"returned_s": None}, "back after never"),
         ({"levels": levels((0, 0), (1, 22))}, "steps on the way 0"),
-        ({"levels": levels((0, 0), (1, 12), (2, 15), (3, 18), (4, 22))}, "faster than 0 rps and 1.38 a second"),
+        ({"levels": levels((0, 0), (1, 12), (2, 15), (3, 18), (4, 22))}, "faster than 1.38 rps a second"),
         ({"levels": [*UP, Level(20, 15)]}, "steps back: +20.0 s: 22.0 -> 15.0 rps"),
         ({"failures": 1}, "failed requests 1"),
     ],
