@@ -61,8 +61,9 @@ COLLECT_PERIOD_S: Final = 1.0
 TCP_CONNECTIONS_MAX: Final = 1000
 TCP_CONNECTIONS_PER_PREFIX: Final = 100  # of one /24 or /56
 TCP_IDLE_S: Final = 10.0
+TCP_FIRST_S: Final = 2.0  # a client connects because it has something to ask
 TCP_MESSAGE_S: Final = 2.0  # from its first octet to its last, and for writing an answer
-TCP_BACKLOG: Final = 256
+TCP_BACKLOG: Final = 1024
 TCP_WRITE_BUFFER_OCTETS: Final = 128 << 10
 
 # Talking to the control plane

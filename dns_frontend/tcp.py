@@ -8,6 +8,7 @@ from collections import Counter, OrderedDict
 from dns_frontend.limits import (
     TCP_CONNECTIONS_MAX,
     TCP_CONNECTIONS_PER_PREFIX,
+    TCP_FIRST_S,
     TCP_IDLE_S,
     TCP_MESSAGE_S,
     TCP_WRITE_BUFFER_OCTETS,
@@ -97,7 +98,7 @@ class TcpServer:
         sent = 0
         while True:
             try:
-                async with asyncio.timeout(TCP_IDLE_S):
+                async with asyncio.timeout(TCP_IDLE_S if sent else TCP_FIRST_S):
                     head = await reader.readexactly(_LENGTH_OCTETS)
             except asyncio.IncompleteReadError:
                 await self._finish(writer)

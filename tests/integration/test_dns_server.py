@@ -183,7 +183,7 @@ async def test_a_message_in_pieces_is_one_message(frontend):
 
 
 async def test_slow_connections_are_closed(frontend, monkeypatch):
-    monkeypatch.setattr(tcp, "TCP_IDLE_S", 0.2)
+    monkeypatch.setattr(tcp, "TCP_FIRST_S", 0.2)
     monkeypatch.setattr(tcp, "TCP_MESSAGE_S", 0.2)
     for sent in (b"", b"\x00", b"\x00\x40", b"\x00\x40abc"):
         reader, writer = await asyncio.open_connection(*where(frontend))
