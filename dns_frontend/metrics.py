@@ -26,6 +26,9 @@ class Transport(Enum):
     UDP = "udp"
     TCP = "tcp"
 
+    # Members are compared by identity: hashing them by it, too, costs a tenth of what Enum does, twice a query.
+    __hash__ = object.__hash__
+
 
 class Counters:
     """Counts since the start. Written by the event loop only; read from any thread, a number at a time."""

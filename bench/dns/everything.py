@@ -46,6 +46,9 @@ async def rows(_only: frozenset[str], *, quick: bool) -> list[Row]:
         alone = {label: server for label, server in servers.items() if label != TWO}
         found = _in_turns("geo A hits", alone, {"hits": perf(hits, *COOKIE)}, rounds)
         made += _hits(found, alone)
+        slow = {label: servers[label] for label in (PYTHON, GDNSD) if label in servers}
+        bare = _in_turns("without cookies", slow, {"bare": perf(hits)}, rounds)
+        made.append(_ratio_row("Python only over gdnsd, without cookies", bare, (PYTHON, "bare"), (GDNSD, "bare"), 0.3))
         one = {label: servers[label] for label in (OURS,) if label in servers}
         ways = {
             "hits": perf(hits, *COOKIE),
@@ -173,7 +176,9 @@ def _hits(found: _Found, servers: Mapping[str, Server]) -> list[Row]:
         _ratio_row("geo A hits over gdnsd", found, (OURS, "hits"), (GDNSD, "hits"), 1.0),
         _ratio_row("geo A hits over the echo", found, (OURS, "hits"), (ECHO, "hits"), 0.93),
         _ratio_row("geo A hits with the rate limit on over gdnsd", found, (LIMITED, "hits"), (GDNSD, "hits"), 0.95),
-        _ratio_row("Python only over gdnsd", found, (PYTHON, "hits"), (GDNSD, "hits"), 0.3),
+        _ratio_row(
+            "Python only over gdnsd, a new cookie for each answer", found, (PYTHON, "hits"), (GDNSD, "hits"), 0.3
+        ),
     ]
     return made
 

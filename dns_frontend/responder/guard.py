@@ -85,6 +85,11 @@ class Guard:
         )
 
     @property
+    def limits(self) -> bool:
+        """Whether there is a rate limit."""
+        return self._limiter is not None
+
+    @property
     def buckets(self) -> int:
         return len(self._limiter) if self._limiter is not None else 0
 
@@ -133,7 +138,11 @@ class Guard:
         return kind, verdict
 
     def _is_exempt(self, source: Source) -> bool:
-        return any(version == source.version and first <= source.value <= last for version, first, last in self._exempt)
+        asked_version, value = source
+        for version, first, last in self._exempt:  # noqa: SIM110  with each answer: a generator costs more than the rest
+            if version == asked_version and first <= value <= last:
+                return True
+        return False
 
 
 def answer_class(reply: Reply) -> AnswerClass:

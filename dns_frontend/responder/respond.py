@@ -140,7 +140,7 @@ class Responder:
     def again(self, packet: bytes, message: bytes, reply: Reply, source: Source) -> bytes | None:
         """What an answer over UDP that was made a moment ago, for a query without options, is worth now."""
         guard = self._guard
-        if guard is not None:
+        if guard is not None and guard.limits:
             kind, verdict = guard.judge(reply, len(message), source, Shown.NOTHING)
             if verdict is Verdict.DROP:
                 return None

@@ -126,7 +126,9 @@ fn parse_subnet(data: &[u8]) -> Option<ClientSubnet<'_>> {
 }
 
 /// The most octets that an OPT record of ours has: a whole IPv6 address, a cookie, NSID and two extended errors.
-const OPT_MAX_OCTETS: usize = 11 + OPTION_HEAD_OCTETS + SUBNET_HEAD_OCTETS + 16 + 28 + 3 * 200;
+const OPT_MAX_OCTETS: usize = 11 + OPTION_HEAD_OCTETS + SUBNET_HEAD_OCTETS + 16 + 28 + 3 * GUARD_OPTION_MAX_OCTETS;
+/// NSID of 64 octets and its head are the longest of them.
+pub(crate) const GUARD_OPTION_MAX_OCTETS: usize = 80;
 const HEAD_OCTETS: usize = 11;
 
 /// The OPT record of an answer in the making.

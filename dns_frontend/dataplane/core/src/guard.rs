@@ -6,6 +6,7 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::Arc;
 
+use crate::edns::GUARD_OPTION_MAX_OCTETS;
 use crate::geo::Client;
 use crate::reader::{LoadError, Reader};
 use crate::siphash::siphash24;
@@ -18,7 +19,6 @@ const AGE_MAX_S: i64 = 3600;
 const AHEAD_MAX_S: i64 = 300;
 const RENEW_S: i64 = 1800;
 const SECRETS_MAX: u8 = 4;
-const OPTION_MAX_OCTETS: usize = 200;
 const EXEMPT_MAX: usize = 10_000;
 const BUCKETS: usize = 1 << 16;
 const WAYS: usize = 4;
@@ -119,7 +119,7 @@ impl Guard {
         let secrets = (0..count).map(|_| Ok((reader.u64()?, reader.u64()?))).collect::<Result<Vec<_>, LoadError>>()?;
         let mut option = || {
             let length = usize::from(reader.u16()?);
-            if length > OPTION_MAX_OCTETS {
+            if length > GUARD_OPTION_MAX_OCTETS {
                 return Err(LoadError::new("an option of the guard is too long"));
             }
             Ok(Box::from(reader.take(length)?))

@@ -191,13 +191,22 @@ impl Names {
     /// The name of a query, or what is nearest above it; at most one lookup a label, and none for more labels than any
     /// name here has.
     pub(crate) fn find(&self, query: &Query) -> Found<'_> {
+        // Nearly all names have few labels: room for the hashes of all that a name can have is made for those that need it.
+        if query.labels.starts().len() < FEW_LABELS {
+            self.find_with(query, &mut [SEED; FEW_LABELS])
+        } else {
+            self.find_with(query, &mut [SEED; LABELS_MAX + 1])
+        }
+    }
+
+    #[inline(always)]
+    fn find_with(&self, query: &Query, hashes: &mut [u64]) -> Found<'_> {
         let mut lower = [0u8; NAME_MAX_OCTETS + 1];
         for (to, from) in lower.iter_mut().zip(query.name) {
             *to = from.to_ascii_lowercase();
         }
         let name = lower.get(..query.name.len()).unwrap_or(&[]);
         let starts = query.labels.starts();
-        let mut hashes = [SEED; LABELS_MAX + 1];
         let deepest = starts.len().saturating_sub(self.labels_max);
         let mut hash = SEED;
         let mut end = name.len().saturating_sub(1);
@@ -233,6 +242,7 @@ impl Names {
     }
 }
 
+const FEW_LABELS: usize = 12;
 const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
 const MULTIPLIER: u64 = 0xff51_afd7_ed55_8ccd;
 
