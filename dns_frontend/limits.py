@@ -63,7 +63,7 @@ TCP_CONNECTIONS_PER_PREFIX: Final = 100  # of one /24 or /56
 TCP_IDLE_S: Final = 10.0
 TCP_FIRST_S: Final = 2.0  # a client connects because it has something to ask
 TCP_MESSAGE_S: Final = 2.0  # from its first octet to its last, and for writing an answer
-TCP_BACKLOG: Final = 1024
+TCP_BACKLOG: Final = 4096  # the kernel takes as many as net.core.somaxconn lets it
 TCP_WRITE_BUFFER_OCTETS: Final = 128 << 10
 
 # Talking to the control plane
