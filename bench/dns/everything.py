@@ -10,7 +10,7 @@ import dns.exception
 import dns.message
 import dns.query
 
-from bench.dns import peers, slow, world
+from bench.dns import peers, slow_tcp, world
 from bench.dns.load import LOAD_CORE, SERVER_CORE, Round, dnsperf, packets, pin, ratio
 from bench.dns.peers import Server
 from bench.rows import Row, figure, median_row, spread
@@ -67,7 +67,7 @@ async def rows(_only: frozenset[str], *, quick: bool) -> list[Row]:
         both = _in_turns("two threads", pair, {"hits": perf(hits, *COOKIE)}, rounds)
         made.append(_ratio_row("two threads over one, per CPU-second", both, (TWO, "hits"), (OURS, "hits"), 0.9))
         if OURS in servers:
-            made += slow.rows(stage, servers[OURS], hits, rounds, seconds)
+            made += slow_tcp.rows(stage, servers[OURS], hits, rounds, seconds)
         made += await _scale(stage, quick=quick)
     return made
 
