@@ -126,6 +126,7 @@ CONTROL_BACKOFF_MAX_S: Final = 5.0
 # A replica that acknowledges no report for this long, while another does, is left for the other.
 CONTROL_SILENCE_S: Final = 3.0
 CONTROL_PATIENCE_MAX_S: Final = 60.0
+LAST_REPORT_GRACE_S: Final = 1.0  # a process that ends waits so long for a replica to take its last demand report
 REPORT_BACKLOG_MAX: Final = 5
 # Requests of a client stream that are kept so that they can be sent again to another task.
 REPLAY_MESSAGES_MAX: Final = 64

@@ -337,7 +337,7 @@ class ControlConnection:
         self.timers.close()
         self._discovery.close()
         for reporter in self._reporters:
-            reporter.close()
+            reporter.close(limits.LAST_REPORT_GRACE_S)
 
 
 def _key(core: ServiceCore[L], criticality: Criticality) -> DemandKey:

@@ -78,17 +78,23 @@ class LastingStream(ABC, Generic[Sent, Received]):
             log.info("leaving control replica %s: %s", address, why)
             call.cancel()
 
-    def close(self) -> None:
-        """Ends the stream and the thread; waits at most 2 s."""
+    def close(self, grace_s: float = 0.0) -> None:
+        """Ends the stream and the thread; waits at most 2 s, and before that `grace_s` for what is queued to be taken."""
         self._stop.set()
         with self._lock:
             call, outbox = self._call, self._outbox
         if outbox is not None:
             outbox.close()
+        if grace_s:
+            # The replica ends the stream once it has read what we sent.
+            self._join(grace_s)
         if call is not None:
             call.cancel()
+        self._join(2.0)
+
+    def _join(self, timeout_s: float) -> None:
         if self._thread.is_alive() and self._thread is not threading.current_thread():
-            self._thread.join(2.0)
+            self._thread.join(timeout_s)
 
     def _run(self) -> None:
         # Each client begins at another replica, so that they share the load.
