@@ -23,7 +23,9 @@ def zone(name: str, ttl_s: int) -> str:
 kind: Zone
 name: {name}
 spec:
-  records: "@ {ttl_s} IN NS ns1.example."
+  records: |
+    @ {ttl_s} IN SOA ns1.example. admin.example. 1 3600 600 86400 60
+    @ {ttl_s} IN NS ns1.example.
 """
 
 
