@@ -108,6 +108,7 @@ def test_describe_shows_desired_and_seen(planet: Planet) -> None:
 
 
 def test_explain_service(planet: Planet) -> None:
+    planet.settle()
     ran = planet.gslb("explain", "service", "web", "--from", "us-east1").ok()
     first, second = ran.table()
     assert first[0] == "us-east1"

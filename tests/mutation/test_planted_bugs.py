@@ -124,7 +124,7 @@ BUGS = (
         "4",
         "a failing witness is not believed",
         "gslb/balancer/verdict.py",
-        "    if evidence.witness is Witness.FAILING:",
+        "    if evidence.witness is Witness.FAILING or (evidence.lost and evidence.witness is Witness.NONE):",
         "    if False:",
         "tests/unit/test_control_verdict.py::test_table",
     ),

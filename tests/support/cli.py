@@ -286,18 +286,25 @@ class Planet:
             return False
 
     def settle(self) -> None:
-        """Until both replicas plan for healthy tasks and the full demand."""
+        """Until both replicas plan for healthy tasks and the full demand, all of it served where it arises."""
         until(lambda: all(self._settled(number) for number in range(2)), "the planet is settled")
 
     def _settled(self, number: int) -> bool:
         status = self.status(number)
         demand = {(s.service, one.locality): one.demand_rps for s in status.services for one in s.localities}
+        at_home = [
+            one.locality in one.datacenters and one.share[list(one.datacenters).index(one.locality)] > 0.99
+            for s in status.services
+            for one in s.localities
+            if (s.service, one.locality) in DEMAND
+        ]
         healthy = [task.task for task in status.tasks if task.health == HealthStatus.HEALTHY]
         return (
             status.warm
             and bool(status.leader)
             and sorted(healthy) == sorted(name for names in TASKS.values() for name in names)
             and all(abs(demand.get(key, 0.0) - rps) < 0.05 * rps for key, rps in DEMAND.items())
+            and all(at_home)
             # Growth onto a datacenter is ramped: until it is over the plan is on its way.
             and not any(note.startswith("ramp:") for service in status.services for note in service.notes)
         )
