@@ -39,7 +39,7 @@ types: setup
 rust: setup ## the data plane: format, clippy, its own tests; nothing where there is no cargo
 	@command -v cargo >/dev/null || { echo "no cargo: the data plane is not checked"; exit 0; }; \
 	cd dns_frontend/dataplane && cargo fmt --all --check && \
-	cargo clippy --quiet --locked --release --all-targets && cargo test --quiet --locked --release
+	cargo clippy --quiet --release --all-targets && cargo test --quiet --release
 
 imports: setup
 	$(BIN)/lint-imports

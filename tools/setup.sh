@@ -32,7 +32,7 @@ fi
 
 # The data plane of the DNS frontend, where there is a Rust compiler; without one Python answers everything.
 if command -v cargo >/dev/null; then
-    want=$( { cargo --version; find dns_frontend/dataplane -path '*/target' -prune -o -path '*/fuzz' -prune -o -type f -print0 |
+    want=$( { cargo --version; find dns_frontend/dataplane \( -path '*/target' -o -path '*/fuzz' -o -name Cargo.lock \) -prune -o -type f -print0 |
         sort -z | xargs -0 sha256sum; } | sha256sum )
     if [ "$(cat .venv/.stamp-dataplane 2>/dev/null)" != "$want" ] || ! compgen -G 'dns_frontend/_dataplane*.so' >/dev/null; then
         echo "setup: building the DNS data plane with cargo (half a minute, once)" >&2
