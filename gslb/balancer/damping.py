@@ -40,7 +40,7 @@ OVERLOAD_TOLERANCE: Final = 0.01
 # Voluntary growth of a datacenter in one plan period, as a fraction of its capacity: an empty one is full in 50 s.
 GROWTH_PER_PERIOD: Final = 0.10
 # A datacenter that carries less than this part of what it is to carry is cold: it returns, or is new.
-WARM_FRACTION: Final = 0.5
+WARM_FRACTION: Final = 0.9
 # Room for chance: so many standard deviations of what a window brings, at most this part of a capacity. Beyond what is
 # left a plan is held by a little more than smoothing leaves of the noise.
 CHANCE_WINDOW_S: Final = 5.0
