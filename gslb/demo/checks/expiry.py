@@ -18,15 +18,13 @@ FOR_S = 12.0
 SETTLED_TIMEOUT_S = 20.0
 # The moment of expiry is the control plane's; load follows with the next plan.
 NOTICED_S = 4.0
-RETURNED = 0.9
+RETURNED = 0.95
 # Shares are looked at by the demand before; the ramp goes by that of the moment, which may be so much less.
 DEMAND_NOISE = 1.15
 RETURN_TIMEOUT_S = 45.0
 STEPS_MIN = 2
 STEP_APART_RPS = 0.5
 TOLERANCE_RPS = 1.0
-# What is asked from there wobbles while browsers come back.
-BACKSTEP_RPS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +46,7 @@ def verdict(seen: Seen) -> dict[str, object]:
     growth_rps = DEMAND_NOISE * GROWTH_PER_PERIOD * seen.capacity_before_rps
     per_s = growth_rps / PLAN_PERIOD_S
     fast = over_growth(seen.levels, per_s, growth_rps + TOLERANCE_RPS)
-    back = backsteps(seen.levels, falling=False, tolerance_rps=BACKSTEP_RPS)
+    back = backsteps(seen.levels, falling=False, tolerance_rps=TOLERANCE_RPS)
     steps = steps_between(seen.levels, TOLERANCE_RPS, seen.load_before_rps - TOLERANCE_RPS, apart_rps=STEP_APART_RPS)
     return conclude(
         at_most("load while drained", seen.load_drained_rps, 0, "rps"),

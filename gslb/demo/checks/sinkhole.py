@@ -17,8 +17,7 @@ TURNED_S = 1.5
 WATCH_S = 20.0
 RETURN_TIMEOUT_S = 25.0
 RETURN_POLL_S = 3.0
-# Two readings, each within the 5 % of what is learned at this noise (docs/explanation/capacity.md).
-CAPACITY_NOISE = 1.1
+CAPACITY_NOISE = 1.05
 
 
 @dataclass(frozen=True, slots=True)
