@@ -165,7 +165,7 @@ def test_ramped(change: dict[str, object], says: str) -> None:
 
 
 UP = levels((0, 0), (1, 2), (5, 8), (10, 14), (16, 20), (18, 22))
-EXPIRY = expiry.Seen(22.0, 60.0, 0.0, UP, 1.5, 18.0, 0)
+EXPIRY = expiry.Seen(22.0, 60.0, 0.0, UP, UP, 1.5, 18.0, 0)
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ EXPIRY = expiry.Seen(22.0, 60.0, 0.0, UP, 1.5, 18.0, 0)
         ({"returned_s": None}, "back after never"),
         ({"levels": levels((0, 0), (1, 22))}, "steps on the way 0"),
         ({"levels": levels((0, 0), (1, 12), (2, 15), (3, 18), (4, 22))}, "faster than 1.38 rps a second"),
-        ({"levels": [*UP, Level(20, 15)]}, "steps back: +20.0 s: 22.0 -> 15.0 rps"),
+        ({"kept": [*UP, Level(20, 15)]}, "steps back: +20.0 s: 22.0 -> 15.0 rps"),
         ({"failures": 1}, "failed requests 1"),
     ],
 )

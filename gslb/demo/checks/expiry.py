@@ -34,7 +34,8 @@ class Seen:
     load_before_rps: float
     capacity_before_rps: float
     load_drained_rps: float  # the least while it was drained
-    levels: Sequence[Level]  # what the plan placed, from the end on
+    levels: Sequence[Level]  # what the plan placed of the demand of the moment, from the end on
+    kept: Sequence[Level]  # the same of the demand before the drain: it moves with the plan only
     gone_s: float | None  # when no drain was listed any more
     returned_s: float | None  # when RETURNED of the load was back
     failures: int
@@ -46,7 +47,7 @@ def verdict(seen: Seen) -> dict[str, object]:
     growth_rps = DEMAND_NOISE * GROWTH_PER_PERIOD * seen.capacity_before_rps
     per_s = growth_rps / PLAN_PERIOD_S
     fast = over_growth(seen.levels, per_s, growth_rps + TOLERANCE_RPS)
-    back = backsteps(seen.levels, falling=False, tolerance_rps=TOLERANCE_RPS)
+    back = backsteps(seen.kept, falling=False, tolerance_rps=TOLERANCE_RPS)
     steps = steps_between(seen.levels, TOLERANCE_RPS, seen.load_before_rps - TOLERANCE_RPS, apart_rps=STEP_APART_RPS)
     return conclude(
         at_most("load while drained", seen.load_drained_rps, 0, "rps"),
@@ -67,6 +68,7 @@ async def check_expiry(bench: Bench) -> dict[str, Any]:
     await bench.settled(SETTLED_TIMEOUT_S)
     start_s = time.monotonic()
     before = await bench.backend_status(BACKEND_SERVICE, DATACENTER)
+    demand = await bench.demand(BACKEND_SERVICE)
 
     async def placed_rps() -> float:
         # By the demand of the moment: browsers left the drained GFE, so that what is asked from here comes back with them.
@@ -81,15 +83,19 @@ async def check_expiry(bench: Bench) -> dict[str, Any]:
         least_rps = min(least_rps, await placed_rps())
         await asyncio.sleep(0.2)
     levels: list[Level] = []
+    kept: list[Level] = []
     gone_s = returned_s = None
     while (at_s := time.time() - ends_s) < RETURN_TIMEOUT_S and (returned_s is None or gone_s is None):
         levels.append(Level(round(at_s, 2), await placed_rps()))
+        kept.append(Level(levels[-1].at_s, await bench.placed(BACKEND_SERVICE, DATACENTER, demand)))
         if gone_s is None and at_s >= 0 and await bench.drain_of(DATACENTER) is None:
             gone_s = round(time.time() - ends_s, 2)
         if levels[-1].load_rps >= RETURNED * load_before_rps:
             returned_s = levels[-1].at_s
         await asyncio.sleep(0.3)
-    seen = Seen(load_before_rps, before.capacity_rps, least_rps, levels, gone_s, returned_s, bench.failures(start_s))
+    seen = Seen(
+        load_before_rps, before.capacity_rps, least_rps, levels, kept, gone_s, returned_s, bench.failures(start_s)
+    )
     return {
         **verdict(seen),
         "planned_rps": [(level.at_s, round(level.load_rps, 1)) for level in levels[:: max(1, len(levels) // 30)]],
