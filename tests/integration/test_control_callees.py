@@ -1,6 +1,7 @@
 """A drain on a real replica follows the callers to those whom they call: what is shown, and what is refused."""
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
@@ -33,8 +34,10 @@ async def dry_run(operator, target):
     return await operator.admin.Drain(request, timeout=20)
 
 
-async def test_backends_follow_a_drained_frontend_and_a_drain_is_refused_where_they_do_not_fit(etcd, tmp_path):
-    replica = ReplicaProcess("r0", etcd.address, tmp_path).start()
+@contextlib.asynccontextmanager
+async def shop(etcd, directory):
+    """A replica that leads, agents and clients: frontends in two places ask the backends there for twice as much."""
+    replica = ReplicaProcess("r0", etcd.address, directory).start()
     addresses = [replica.address]
     clients, agents = [], []
     try:
@@ -52,63 +55,75 @@ async def test_backends_follow_a_drained_frontend_and_a_drain_is_refused_where_t
             for place, rps in FRONTEND.items():
                 load = {"frontend": rps, "backend": 2 * rps}
                 clients.append(await FakeClient(place, addresses, load, callers={"backend": "frontend"}).start())
-
-            async def loaded():
-                reply = await dry_run(operator, f"frontend@{US}")
-                effects = {(one.service, one.datacenter): one for one in reply.effects}
-                backends = [effects.get(("backend", place)) for place in FRONTEND]
-                settled = all(one and abs(one.load_before_rps - 2 * FRONTEND[one.datacenter]) < 1 for one in backends)
-                return effects if settled else None
-
-            # Who came first to serve gives the load of others back little by little.
-            effects = await eventually(loaded, "demand is known and served nearby", 60)
-            assert effects["frontend", US].why == "drained"
-            assert effects["backend", US].why == "called by frontend"
-            assert effects["frontend", US].load_after_rps == 0
-            assert effects["backend", US].load_after_rps < 1
-            before, after = (
-                sum(getattr(one, name) for (called, _), one in effects.items() if called == "backend")
-                for name in ("load_before_rps", "load_after_rps")
-            )
-            assert abs(after - before) < 0.01 * before
-            for place in (EU, ASIA):
-                # Where the frontend's load goes, its backend's goes: twice as much.
-                assert abs(effects["backend", place].load_after_rps - 2 * effects["frontend", place].load_after_rps) < 5
-            shown = await asyncio.to_thread(command, replica.address, "--dry-run")
-            assert "called by frontend" in shown.stdout, shown
-            assert shown.returncode == 0, shown
-
-            # The backend is left in Europe only, and the frontend's 6 cores more are too much there: 20 + 10 of 26.
-            only = next(one for one in planet(26.0) if one.meta.name == "backend")
-            kept = [one for one in only.service.backends if f"/{EU}/" in one.job]
-            del only.service.backends[:]
-            only.service.backends.extend(kept)
-            await operator.apply(*(one for one in planet(26.0) if one.meta.name not in {"backend", "frontend"}), only)
-            pair = next(one for one in planet(26.0) if one.meta.name == "frontend")
-            kept = [one for one in pair.service.backends if f"/{ASIA}/" not in one.job]
-            del pair.service.backends[:]
-            pair.service.backends.extend(kept)
-            await operator.apply(pair)
-
-            async def refused():
-                reply = await dry_run(operator, f"frontend@{US}")
-                return [line for line in reply.violations if line.startswith("service backend:")]
-
-            (line,) = await eventually(refused, "the backend does not fit")
-            assert f"CPU of {EU}" in line
-            assert "called by frontend" in line
-            done = await asyncio.to_thread(command, replica.address)
-            assert done.returncode == 1
-            assert "is refused" in done.stderr
-            assert "service backend: demand" in done.stderr
-            kinds = await operator.admin.Get(admin_pb2.GetRequest(kind="drain"))
-            assert not kinds.resources, "a refusal changes nothing"
+            yield replica, operator
     finally:
         for one in clients:
             await one.stop()
         for one in agents:
             await one.kill()
         replica.stop()
+
+
+def left_in(cpu_cores, service, *places):
+    """The service of the planet, with its backends in these places only."""
+    found = next(one for one in planet(cpu_cores) if one.meta.name == service)
+    kept = [one for one in found.service.backends if any(f"/{place}/" in one.job for place in places)]
+    del found.service.backends[:]
+    found.service.backends.extend(kept)
+    return found
+
+
+async def test_backends_follow_a_drained_frontend_and_a_drain_is_refused_where_they_do_not_fit(etcd, tmp_path):
+    async with shop(etcd, tmp_path) as (replica, operator):
+        await backends_follow(replica, operator)
+        # The backend is left in Europe only, and the frontend's 6 cores more are too much there: 20 + 10 of 26.
+        places = [one for one in planet(26.0) if one.meta.name not in {"backend", "frontend"}]
+        await operator.apply(*places, left_in(26.0, "backend", EU))
+        await operator.apply(left_in(26.0, "frontend", US, EU))
+        await a_drain_is_refused(replica, operator)
+
+
+async def backends_follow(replica, operator):
+    async def loaded():
+        reply = await dry_run(operator, f"frontend@{US}")
+        effects = {(one.service, one.datacenter): one for one in reply.effects}
+        backends = [effects.get(("backend", place)) for place in FRONTEND]
+        settled = all(one and abs(one.load_before_rps - 2 * FRONTEND[one.datacenter]) < 1 for one in backends)
+        return effects if settled else None
+
+    # Who came first to serve gives the load of others back little by little.
+    effects = await eventually(loaded, "demand is known and served nearby", 60)
+    assert effects["frontend", US].why == "drained"
+    assert effects["backend", US].why == "called by frontend"
+    assert effects["frontend", US].load_after_rps == 0
+    assert effects["backend", US].load_after_rps < 1
+    before, after = (
+        sum(getattr(one, name) for (called, _), one in effects.items() if called == "backend")
+        for name in ("load_before_rps", "load_after_rps")
+    )
+    assert abs(after - before) < 0.01 * before
+    for place in (EU, ASIA):
+        # Where the frontend's load goes, its backend's goes: twice as much.
+        assert abs(effects["backend", place].load_after_rps - 2 * effects["frontend", place].load_after_rps) < 5
+    shown = await asyncio.to_thread(command, replica.address, "--dry-run")
+    assert "called by frontend" in shown.stdout, shown
+    assert shown.returncode == 0, shown
+
+
+async def a_drain_is_refused(replica, operator):
+    async def refused():
+        reply = await dry_run(operator, f"frontend@{US}")
+        return [line for line in reply.violations if line.startswith("service backend:")]
+
+    (line,) = await eventually(refused, "the backend does not fit")
+    assert f"CPU of {EU}" in line
+    assert "called by frontend" in line
+    done = await asyncio.to_thread(command, replica.address)
+    assert done.returncode == 1
+    assert "is refused" in done.stderr
+    assert "service backend: demand" in done.stderr
+    kinds = await operator.admin.Get(admin_pb2.GetRequest(kind="drain"))
+    assert not kinds.resources, "a refusal changes nothing"
 
 
 JOBS = ("frontend", "backend")
