@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 
-.PHONY: help setup texts demo test test-dns-dataplane check lint types imports drift rust gen lock bench bench-balancer bench-dns clean
+.PHONY: help setup texts demo test test-dns-dataplane check lint types imports drift rust gen lock bench bench-balancer bench-dns bench-rpc clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -69,6 +69,9 @@ bench-balancer: setup ## the balancer beside simpler ways: cost, movement, time,
 
 bench-dns: setup ## the DNS frontend beside other servers: queries per second of CPU
 	$(BIN)/python -m bench dns
+
+bench-rpc: setup ## the RPC library's rules beside others: tails, errors, overload, connections
+	$(BIN)/python -m bench rpc
 
 clean: ## forget everything that setup made
 	rm -rf .venv .venv-gen .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info bench/out

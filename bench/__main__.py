@@ -13,30 +13,33 @@ import click
 
 from bench import balancer, output
 from bench.dns import everything as dns
-from bench.planet import everything
+from bench.planet import everything as planet
 from bench.rows import Row
+from bench.rpc import everything as rpc
 
 Benchmark = Callable[[frozenset[str], bool], Awaitable[list[Row]]]
 
 BENCHMARKS: Mapping[str, Benchmark] = MappingProxyType(
     {
-        "planet": lambda only, quick: everything.rows(only, quick=quick),
+        "planet": lambda only, quick: planet.rows(only, quick=quick),
         "balancer": lambda only, quick: balancer.rows(only, quick=quick),
         "dns": lambda only, quick: dns.rows(only, quick=quick),
+        "rpc": lambda only, quick: rpc.rows(only, quick=quick),
     }
 )
+PARTS = (*planet.PARTS, *rpc.PARTS)
 OUT = Path(__file__).parent / "out"
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("names", nargs=-1, type=click.Choice(list(BENCHMARKS)), metavar="[NAME]...")
 @click.option("--quick", is_flag=True, help="Small sizes, to see that it works; written to OUT/quick.")
-@click.option("--only", multiple=True, type=click.Choice(list(everything.PARTS)), help="Only this part; repeatable.")
+@click.option("--only", multiple=True, type=click.Choice(PARTS), help="Only this part; repeatable.")
 @click.option("--out", type=click.Path(path_type=Path), default=OUT, help="Where NAME.json goes.  [default: bench/out]")
 def main(*, names: tuple[str, ...], quick: bool, only: tuple[str, ...], out: Path) -> None:
     """Measure NAME... (default: all) on this machine.
 
-    Benchmarks: planet, balancer, dns. Everything runs on loopback, in processes of its own, and ends by itself. What is
+    Benchmarks: planet, balancer, dns, rpc. Everything runs on loopback, in processes of its own, and ends by itself. What is
     written after --only has only those rows.
     """
     failed = False

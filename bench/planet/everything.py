@@ -1,15 +1,12 @@
-"""The parts of the benchmark `planet`, in order; one that fails costs its own rows and no others."""
+"""The parts of the benchmark `planet`, in order."""
 
-import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 
+from bench import parts
+from bench.parts import Part
 from bench.planet import clients, death, drain, fanout, ingest, planning, registration
 from bench.rows import Row
-
-log = logging.getLogger(__name__)
-
-Part = Callable[[bool], Awaitable[list[Row]]]
 
 # What a full run takes is in docs/reference/benchmarks.md; the quick sizes only show that everything works.
 PARTS: Mapping[str, Part] = MappingProxyType(
@@ -27,13 +24,4 @@ PARTS: Mapping[str, Part] = MappingProxyType(
 
 async def rows(only: frozenset[str], *, quick: bool) -> list[Row]:
     """All rows, or those of some parts."""
-    found: list[Row] = []
-    for name, part in PARTS.items():
-        if only and name not in only:
-            continue
-        try:
-            found += await part(quick)
-        except Exception as error:  # what went wrong is part of the result, and the others are measured all the same
-            log.exception("the part %s failed", name)
-            found.append(Row(name, None, "", f"failed: {type(error).__name__}: {str(error)[:200]}"))
-    return found
+    return await parts.rows(PARTS, only, quick=quick)

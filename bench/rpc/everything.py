@@ -1,0 +1,30 @@
+"""The parts of the benchmark `rpc`, in order. A part is a function from `quick` to its rows."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from bench import parts, rpc_pick
+from bench.parts import Part
+from bench.rows import Row
+
+
+def _thread(measure: Callable[[bool], list[Row]]) -> Part:
+    """A part that computes: it takes `quick` and needs no event loop."""
+
+    async def part(quick: bool) -> list[Row]:
+        return await asyncio.to_thread(measure, quick)
+
+    return part
+
+
+PARTS: Mapping[str, Part] = MappingProxyType(
+    {
+        "pick": _thread(lambda _quick: rpc_pick.measured()),
+    }
+)
+
+
+async def rows(only: frozenset[str], *, quick: bool) -> list[Row]:
+    """All rows, or those of some parts."""
+    return await parts.rows(PARTS, only, quick=quick)
