@@ -242,6 +242,8 @@ class TestErrors:
             gslb.rpc.channel(SERVICE)
         with pytest.raises(gslb.rpc.ConfigurationError, match="HOST:PORT"):
             gslb.rpc.channel(SERVICE, control="nonsense")
+        with pytest.raises(gslb.rpc.ConfigurationError, match="no argument 'idempotnt'; there are"):
+            gslb.rpc.channel(SERVICE, control="127.0.0.1:1", idempotnt=True)  # type: ignore[call-arg]
         with pytest.raises(gslb.rpc.ConfigurationError, match="service"):
             gslb.rpc.channel("Not A Label", control="127.0.0.1:1")
 

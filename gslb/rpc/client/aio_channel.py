@@ -21,8 +21,7 @@ from gslb.rpc.client.aio_link import AioLink, Dial, InnerCall, link_factory
 from gslb.rpc.client.aio_replay import AioReplay, Requests
 from gslb.rpc.client.attempts import Attempts
 from gslb.rpc.client.core import Feed, ServiceCore, Settings
-from gslb.rpc.client.explain import explain
-from gslb.rpc.client.methods import Deserializer, Method, Methods, Serializer
+from gslb.rpc.client.facade import Facade, Routed, call_options
 from gslb.rpc.context import Metadatum
 
 if TYPE_CHECKING:  # generic in the stubs, not in every version at run time
@@ -38,12 +37,8 @@ else:
 _STATE_PERIOD_S = 0.2
 
 
-class _Routed:
+class _Routed(Routed[AioLink]):
     """What the four multi-callables share."""
-
-    def __init__(self, core: ServiceCore[AioLink], method: Method) -> None:
-        self._core = core
-        self._method = method
 
     def _begin(
         self,
@@ -65,14 +60,6 @@ class _Routed:
         return attempts, start
 
 
-def _options(
-    credentials: grpc.CallCredentials | None, wait_for_ready: bool | None, compression: grpc.Compression | None
-) -> dict[str, object]:
-    # Waiting until one task is ready would keep the call from going to another: it is for us to wait.
-    del wait_for_ready
-    return {"credentials": credentials, "compression": compression}
-
-
 class _UnaryUnary(_Routed, UnaryUnary):
     @override
     def __call__(
@@ -84,7 +71,7 @@ class _UnaryUnary(_Routed, UnaryUnary):
         wait_for_ready: bool | None = None,
         compression: grpc.Compression | None = None,
     ) -> RoutedUnaryUnaryCall:
-        options = _options(credentials, wait_for_ready, compression)
+        options = call_options(credentials, wait_for_ready, compression)
         return RoutedUnaryUnaryCall(self._core, *self._begin(request, timeout, metadata, options))
 
 
@@ -99,7 +86,7 @@ class _UnaryStream(_Routed, UnaryStream):
         wait_for_ready: bool | None = None,
         compression: grpc.Compression | None = None,
     ) -> RoutedUnaryStreamCall:
-        options = _options(credentials, wait_for_ready, compression)
+        options = call_options(credentials, wait_for_ready, compression)
         return RoutedUnaryStreamCall(self._core, *self._begin(request, timeout, metadata, options))
 
 
@@ -115,7 +102,7 @@ class _StreamUnary(_Routed, StreamUnary):
         compression: grpc.Compression | None = None,
     ) -> RoutedStreamUnaryCall:
         replay = AioReplay(request_iterator)
-        options = _options(credentials, wait_for_ready, compression)
+        options = call_options(credentials, wait_for_ready, compression)
         return RoutedStreamUnaryCall(self._core, *self._begin(None, timeout, metadata, options, replay), replay)
 
 
@@ -131,76 +118,17 @@ class _StreamStream(_Routed, StreamStream):
         compression: grpc.Compression | None = None,
     ) -> RoutedStreamStreamCall:
         replay = AioReplay(request_iterator)
-        options = _options(credentials, wait_for_ready, compression)
+        options = call_options(credentials, wait_for_ready, compression)
         return RoutedStreamStreamCall(self._core, *self._begin(None, timeout, metadata, options, replay), replay)
 
 
-class AioServiceChannel(grpc.aio.Channel):
+class AioServiceChannel(Facade[AioLink, UnaryUnary, UnaryStream, StreamUnary, StreamStream], grpc.aio.Channel):
     """Make it with `gslb.rpc.aio_channel`, in the loop that uses it. Close it when done."""
 
     def __init__(self, settings: Settings, feed: Feed, dial: Dial) -> None:
         self._loop = asyncio.get_running_loop()
-        self._core: ServiceCore[AioLink] = ServiceCore(settings, feed, link_factory(dial, self._loop))
-        self._methods = Methods()
-
-    @property
-    def core(self) -> ServiceCore[AioLink]:
-        """Picks and counts, for tests, benchmarks and status pages."""
-        return self._core
-
-    def pick(self) -> AioLink | None:
-        """The task that a call would go to now; None: there is nobody. Sends and counts nothing."""
-        return self._core.pick()
-
-    def explain(self) -> dict[str, object]:
-        """Where calls go and why: shares, tasks with their state, counts."""
-        return explain(self._core)
-
-    @override
-    def unary_unary(
-        self,
-        method: str,
-        request_serializer: Serializer | None = None,
-        response_deserializer: Deserializer | None = None,
-        _registered_method: bool = False,
-    ) -> UnaryUnary:
-        found = self._methods.get("unary_unary", method, request_serializer, response_deserializer, _registered_method)
-        return _UnaryUnary(self._core, found)
-
-    @override
-    def unary_stream(
-        self,
-        method: str,
-        request_serializer: Serializer | None = None,
-        response_deserializer: Deserializer | None = None,
-        _registered_method: bool = False,
-    ) -> UnaryStream:
-        found = self._methods.get("unary_stream", method, request_serializer, response_deserializer, _registered_method)
-        return _UnaryStream(self._core, found)
-
-    @override
-    def stream_unary(
-        self,
-        method: str,
-        request_serializer: Serializer | None = None,
-        response_deserializer: Deserializer | None = None,
-        _registered_method: bool = False,
-    ) -> StreamUnary:
-        found = self._methods.get("stream_unary", method, request_serializer, response_deserializer, _registered_method)
-        return _StreamUnary(self._core, found)
-
-    @override
-    def stream_stream(
-        self,
-        method: str,
-        request_serializer: Serializer | None = None,
-        response_deserializer: Deserializer | None = None,
-        _registered_method: bool = False,
-    ) -> StreamStream:
-        found = self._methods.get(
-            "stream_stream", method, request_serializer, response_deserializer, _registered_method
-        )
-        return _StreamStream(self._core, found)
+        core: ServiceCore[AioLink] = ServiceCore(settings, feed, link_factory(dial, self._loop))
+        super().__init__(core, (_UnaryUnary, _UnaryStream), (_StreamUnary, _StreamStream))
 
     @override
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:

@@ -5,7 +5,7 @@ import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, cast
 
 import grpc
 import grpc.aio
@@ -56,13 +56,7 @@ class AioLink(Link):
         """gRPC's multi-callable for `method` on this task. In the loop only."""
         found = self._methods.get(method)
         if found is None:
-            make = getattr(self._open(), method.kind)
-            found = self._methods[method] = make(
-                method.name,
-                request_serializer=method.serializer,
-                response_deserializer=method.deserializer,
-                _registered_method=method.registered,
-            )
+            found = self._methods[method] = cast(MultiCallable, method.on(self._open()))
         return found
 
     def _open(self) -> grpc.aio.Channel:

@@ -2,8 +2,10 @@
 
 import os
 from collections.abc import Callable, Sequence
+from typing import TypedDict
 
 import grpc
+from typing_extensions import Unpack
 
 from bns.transport import Options, channel_options
 from gslb.model.criticality import Criticality
@@ -19,15 +21,26 @@ Control = ControlConnection | str | Sequence[str] | None
 Idempotent = bool | Callable[[str], bool]
 
 
-def settings_of(
-    service: str,
-    *,
-    locality: str | None,
-    caller: str | None,
-    idempotent: Idempotent,
-    criticality: Criticality | None,
-) -> Settings:
+class ChannelOptions(TypedDict, total=False):
+    """What `channel` and `aio_channel` may be given besides the service's name."""
+
+    control: Control  # addresses of the control plane, or a connection; default GSLB_CONTROL
+    locality: str | None  # where this process is (its datacenter's name); default GSLB_LOCALITY
+    caller: str | None  # the service that this process is; default GSLB_SERVICE
+    # Whether requests may be executed twice, for all methods or by a method's full name (`/pkg.Svc/Get`). Then requests
+    # whose connection broke are sent again to another task; those that never left are in any case.
+    idempotent: Idempotent
+    criticality: Criticality | None  # of every request; None: inherited from the request being served, else CRITICAL
+    credentials: grpc.ChannelCredentials | None  # of the connections to tasks
+    options: Sequence[tuple[str, int | str]] | None  # of the connections to tasks
+
+
+def settings_of(service: str, given: ChannelOptions) -> Settings:
     """What a channel was asked for, checked. Raises ConfigurationError."""
+    if unknown := sorted(given.keys() - ChannelOptions.__annotations__.keys()):
+        known = ", ".join(sorted(ChannelOptions.__annotations__))
+        raise ConfigurationError(f"channel: no argument {unknown[0]!r}; there are {known}")
+    locality, caller, idempotent = given.get("locality"), given.get("caller"), given.get("idempotent", False)
     try:
         label(service, "service")
         where = os.environ.get("GSLB_LOCALITY", "") if locality is None else locality
@@ -42,12 +55,13 @@ def settings_of(
         locality=where,
         caller=who,
         idempotent=idempotent if callable(idempotent) else lambda _method: bool(idempotent),
-        criticality=criticality,
+        criticality=given.get("criticality"),
     )
 
 
-def connection_of(control: Control, locality: str) -> ControlConnection:
+def connection_of(given: ChannelOptions, locality: str) -> ControlConnection:
     """The control connection that was given, or the shared one."""
+    control = given.get("control")
     if isinstance(control, ControlConnection):
         return control
     return shared_control(control, locality=locality)
@@ -60,34 +74,18 @@ def endpoint_options(extra: Sequence[tuple[str, int | str]] | None) -> Options:
     return [*common, *(extra or ())]
 
 
-def channel(  # noqa: PLR0913  # each is a choice of its own, and all but the first have defaults
-    service: str,
-    *,
-    control: Control = None,
-    locality: str | None = None,
-    caller: str | None = None,
-    idempotent: Idempotent = False,
-    criticality: Criticality | None = None,
-    credentials: grpc.ChannelCredentials | None = None,
-    options: Sequence[tuple[str, int | str]] | None = None,
-) -> ServiceChannel:
-    """A `grpc.Channel` to `service`, wherever it runs.
+def channel(service: str, **given: Unpack[ChannelOptions]) -> ServiceChannel:
+    """A `grpc.Channel` to `service`, wherever it runs; what may be given besides is in `ChannelOptions`.
 
-    `control`: addresses of the control plane, or a connection; default GSLB_CONTROL.
-    `locality`: where this process is (its datacenter's name); default GSLB_LOCALITY.
-    `caller`: the service that this process is; default GSLB_SERVICE.
-    `idempotent`: whether requests may be executed twice, for all methods or by a method's full name (`/pkg.Svc/Get`).
-        Then requests whose connection broke are sent again to another task; those that never left are in any case.
-    `criticality`: of every request; None: inherited from the request being served, else CRITICAL.
-    `credentials`, `options`: of the connections to tasks.
     Raises ConfigurationError. Nothing is dialled before it is needed.
     """
-    settings = settings_of(service, locality=locality, caller=caller, idempotent=idempotent, criticality=criticality)
-    merged = endpoint_options(options)
+    settings = settings_of(service, given)
+    merged = endpoint_options(given.get("options"))
+    credentials = given.get("credentials")
 
     def dial(target: str) -> grpc.Channel:
         if credentials is None:
             return grpc.insecure_channel(target, options=merged)
         return grpc.secure_channel(target, credentials, options=merged)
 
-    return ServiceChannel(settings, connection_of(control, settings.locality), dial)
+    return ServiceChannel(settings, connection_of(given, settings.locality), dial)

@@ -20,6 +20,16 @@ class Method:
     deserializer: Deserializer | None
     registered: bool
 
+    def on(self, channel: object) -> object:
+        """gRPC's multi-callable for this method on a channel to one task, sync or asyncio."""
+        make: Callable[..., object] = getattr(channel, self.kind)
+        return make(
+            self.name,
+            request_serializer=self.serializer,
+            response_deserializer=self.deserializer,
+            _registered_method=self.registered,
+        )
+
 
 class Methods:
     """The methods asked of one channel: the same arguments give the same object."""

@@ -12,8 +12,7 @@ from typing_extensions import override
 
 from gslb.rpc.client.attempts import Attempts
 from gslb.rpc.client.core import Feed, ServiceCore, Settings
-from gslb.rpc.client.explain import explain
-from gslb.rpc.client.methods import Deserializer, Method, Methods, Serializer
+from gslb.rpc.client.facade import Facade, Routed, call_options
 from gslb.rpc.client.replay import Replay
 from gslb.rpc.client.sync_calls import RoutedCall, wait_for_task
 from gslb.rpc.client.sync_link import InnerCall, SyncLink
@@ -29,12 +28,8 @@ else:
     StreamUnary, StreamStream = grpc.StreamUnaryMultiCallable, grpc.StreamStreamMultiCallable
 
 
-class _Routed:
+class _Routed(Routed[SyncLink]):
     """What the four multi-callables share."""
-
-    def __init__(self, core: ServiceCore[SyncLink], method: Method) -> None:
-        self._core = core
-        self._method = method
 
     def _attempts(self, timeout: float | None, metadata: Metadata | None) -> Attempts[SyncLink]:
         if self._core.closed:
@@ -90,14 +85,6 @@ class _Routed:
         return RoutedCall(self._core, attempts, start, replay).begin()
 
 
-def _options(
-    credentials: grpc.CallCredentials | None, wait_for_ready: bool | None, compression: grpc.Compression | None
-) -> dict[str, object]:
-    # Waiting until one task is ready would keep the call from going to another: it is for us to wait.
-    del wait_for_ready
-    return {"credentials": credentials, "compression": compression}
-
-
 class _UnaryUnary(_Routed, UnaryUnary):
     @override
     def __call__(
@@ -121,7 +108,7 @@ class _UnaryUnary(_Routed, UnaryUnary):
         wait_for_ready: bool | None = None,
         compression: grpc.Compression | None = None,
     ) -> tuple[object, grpc.Call]:
-        options = _options(credentials, wait_for_ready, compression)
+        options = call_options(credentials, wait_for_ready, compression)
         return self._block(self._attempts(timeout, metadata), request, None, options)
 
     @override
@@ -135,7 +122,7 @@ class _UnaryUnary(_Routed, UnaryUnary):
         compression: grpc.Compression | None = None,
     ) -> RoutedCall:
         return self._call(
-            self._attempts(timeout, metadata), request, _options(credentials, wait_for_ready, compression)
+            self._attempts(timeout, metadata), request, call_options(credentials, wait_for_ready, compression)
         )
 
 
@@ -151,7 +138,7 @@ class _UnaryStream(_Routed, UnaryStream):
         compression: grpc.Compression | None = None,
     ) -> RoutedCall:
         return self._call(
-            self._attempts(timeout, metadata), request, _options(credentials, wait_for_ready, compression)
+            self._attempts(timeout, metadata), request, call_options(credentials, wait_for_ready, compression)
         )
 
 
@@ -178,7 +165,7 @@ class _StreamUnary(_Routed, StreamUnary):
         wait_for_ready: bool | None = None,
         compression: grpc.Compression | None = None,
     ) -> tuple[object, grpc.Call]:
-        options = _options(credentials, wait_for_ready, compression)
+        options = call_options(credentials, wait_for_ready, compression)
         return self._block(self._attempts(timeout, metadata), None, Replay(request_iterator), options)
 
     @override
@@ -191,7 +178,7 @@ class _StreamUnary(_Routed, StreamUnary):
         wait_for_ready: bool | None = None,
         compression: grpc.Compression | None = None,
     ) -> RoutedCall:
-        options = _options(credentials, wait_for_ready, compression)
+        options = call_options(credentials, wait_for_ready, compression)
         return self._call(self._attempts(timeout, metadata), None, options, replay=Replay(request_iterator))
 
 
@@ -206,78 +193,19 @@ class _StreamStream(_Routed, StreamStream):
         wait_for_ready: bool | None = None,
         compression: grpc.Compression | None = None,
     ) -> RoutedCall:
-        options = _options(credentials, wait_for_ready, compression)
+        options = call_options(credentials, wait_for_ready, compression)
         return self._call(self._attempts(timeout, metadata), None, options, replay=Replay(request_iterator))
 
 
-class ServiceChannel(grpc.Channel):
+class ServiceChannel(Facade[SyncLink, UnaryUnary, UnaryStream, StreamUnary, StreamStream], grpc.Channel):
     """Make it with `gslb.rpc.channel`. Calls go where the plan and the tasks' health say; close it when done."""
 
     def __init__(self, settings: Settings, feed: Feed, dial: Callable[[str], grpc.Channel]) -> None:
-        self._core: ServiceCore[SyncLink] = ServiceCore(settings, feed, lambda endpoint: SyncLink(endpoint, dial=dial))
-        self._methods = Methods()
+        core: ServiceCore[SyncLink] = ServiceCore(settings, feed, lambda endpoint: SyncLink(endpoint, dial=dial))
+        super().__init__(core, (_UnaryUnary, _UnaryStream), (_StreamUnary, _StreamStream))
         self._watching = threading.Lock()
         self._watchers: list[Callable[[grpc.ChannelConnectivity], None]] = []
         self._pid = os.getpid()
-
-    @property
-    def core(self) -> ServiceCore[SyncLink]:
-        """Picks and counts, for tests, benchmarks and status pages."""
-        return self._core
-
-    def pick(self) -> SyncLink | None:
-        """The task that a call would go to now; None: there is nobody. Sends and counts nothing."""
-        return self._core.pick()
-
-    def explain(self) -> dict[str, object]:
-        """Where calls go and why: shares, tasks with their state, counts."""
-        return explain(self._core)
-
-    @override
-    def unary_unary(
-        self,
-        method: str,
-        request_serializer: Serializer | None = None,
-        response_deserializer: Deserializer | None = None,
-        _registered_method: bool = False,
-    ) -> UnaryUnary:
-        found = self._methods.get("unary_unary", method, request_serializer, response_deserializer, _registered_method)
-        return _UnaryUnary(self._core, found)
-
-    @override
-    def unary_stream(
-        self,
-        method: str,
-        request_serializer: Serializer | None = None,
-        response_deserializer: Deserializer | None = None,
-        _registered_method: bool = False,
-    ) -> UnaryStream:
-        found = self._methods.get("unary_stream", method, request_serializer, response_deserializer, _registered_method)
-        return _UnaryStream(self._core, found)
-
-    @override
-    def stream_unary(
-        self,
-        method: str,
-        request_serializer: Serializer | None = None,
-        response_deserializer: Deserializer | None = None,
-        _registered_method: bool = False,
-    ) -> StreamUnary:
-        found = self._methods.get("stream_unary", method, request_serializer, response_deserializer, _registered_method)
-        return _StreamUnary(self._core, found)
-
-    @override
-    def stream_stream(
-        self,
-        method: str,
-        request_serializer: Serializer | None = None,
-        response_deserializer: Deserializer | None = None,
-        _registered_method: bool = False,
-    ) -> StreamStream:
-        found = self._methods.get(
-            "stream_stream", method, request_serializer, response_deserializer, _registered_method
-        )
-        return _StreamStream(self._core, found)
 
     @override
     def subscribe(self, callback: Callable[[grpc.ChannelConnectivity], None], try_to_connect: bool = False) -> None:

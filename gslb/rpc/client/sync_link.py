@@ -55,13 +55,7 @@ class SyncLink(Link):
         """gRPC's multi-callable for `method` on this task."""
         found = self._methods.get(method)
         if found is None:
-            make = getattr(self._open(), method.kind)
-            found = self._methods[method] = make(
-                method.name,
-                request_serializer=method.serializer,
-                response_deserializer=method.deserializer,
-                _registered_method=method.registered,
-            )
+            found = self._methods[method] = cast(MultiCallable, method.on(self._open()))
         return found
 
     def _open(self) -> grpc.Channel:
