@@ -132,3 +132,22 @@ REPORT_BACKLOG_MAX: Final = 5
 REPLAY_MESSAGES_MAX: Final = 64
 TRACE_ID_MAX_CHARS: Final = 64
 LAME_DUCK_LIMIT_S: Final = 10.0
+
+# Overload (docs/explanation/overload.md)
+THROTTLE_WINDOW_S: Final = 1.0
+# A client offers an overloaded service this many times what it accepts, so that a fifth more shows when there is room.
+THROTTLE_EXCESS: Final = 1.2
+# How fast a client comes back once nothing is refused any more, a window.
+THROTTLE_RETURN: Final = 2.0
+# This part of the calls goes out whatever happens, to find out when it is over.
+THROTTLE_FLOOR: Final = 0.01
+HEDGE_BUDGET_FRACTION: Final = 0.05
+# An answer that is later than this part of all answers is asked for a second time.
+HEDGE_QUANTILE: Final = 0.95
+HEDGE_DELAY_MIN_S: Final = 0.002
+EJECT_TASKS_MAX_FRACTION: Final = 0.3
+EJECT_BASE_S: Final = 10.0
+EJECT_MAX_S: Final = 300.0
+EJECT_WINDOW_S: Final = 5.0
+SLOW_START_S: Final = 30.0
+SLOW_START_LEAST: Final = 0.1

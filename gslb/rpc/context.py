@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from gslb.model import limits
 from gslb.model.criticality import Criticality
+from gslb.rpc.policy.deadline import earliest, left_s
 
 TRACE_ID_KEY = "gslb-trace-id"
 CRITICALITY_KEY = "gslb-criticality"
@@ -56,9 +57,7 @@ def criticality() -> Criticality:
 def time_remaining_s() -> float | None:
     """Seconds that the request being served may still take, >= 0; None: no deadline, or no request."""
     request = _current.get()
-    if request is None or request.deadline_s is None:
-        return None
-    return max(0.0, request.deadline_s - time.monotonic())
+    return left_s(request.deadline_s, time.monotonic()) if request else None
 
 
 def current() -> Request | None:
@@ -87,8 +86,7 @@ def scope(
     outer = _current.get()
     deadline_s = outer.deadline_s if outer else None
     if timeout_s is not None:
-        own_s = time.monotonic() + timeout_s
-        deadline_s = own_s if deadline_s is None else min(own_s, deadline_s)
+        deadline_s = earliest(time.monotonic() + timeout_s, deadline_s)
     inherited = outer.criticality if outer else Criticality.CRITICAL
     request = Request(
         trace_id=trace_id or (outer.trace_id if outer else new_trace_id()),
@@ -142,7 +140,4 @@ def deadline_of(timeout_s: float | None) -> float | None:
     """When a call must have ended, on the monotonic clock: its own timeout, and never later than the request served."""
     own_s = None if timeout_s is None else time.monotonic() + timeout_s
     request = _current.get()
-    served_s = request.deadline_s if request else None
-    if own_s is None or served_s is None:
-        return served_s if own_s is None else own_s
-    return min(own_s, served_s)
+    return earliest(own_s, request.deadline_s if request else None)

@@ -12,7 +12,7 @@ from gslb.rpc.client.core import L, ServiceCore
 from gslb.rpc.policy.failure import Failure, classify, may_repeat
 
 # The task's own word on the request, good or bad.
-_OWN_ANSWERS = frozenset({Failure.ANSWERED, Failure.ERRED, Failure.DENIED})
+_OWN_ANSWERS = frozenset({Failure.ANSWERED, Failure.ERRED, Failure.SHED, Failure.DENIED})
 
 
 class Attempts(Generic[L]):

@@ -3,6 +3,9 @@
 Without a budget, clients that retry three times triple the load of a service that is already failing (SRE book,
 chapter 22). Each request pays in a fraction of a token, which fades away within a window: so the budget follows the rate
 of requests, a busy client can retry all that breaks at once, and a quiet one cannot save up for an outage.
+
+A retry that fails as well costs a second token: then it is the service that fails and not a task, and retries are of no
+use. So in a total outage they stay below the fraction, with all that was saved up before it.
 """
 
 import math
@@ -26,16 +29,22 @@ class RetryBudget:
         self._advance(now_s)
         self.earned += self.fraction
 
-    def take(self, now_s: float) -> bool:
-        """Takes the token of one retry; False: the budget is spent, do not retry."""
+    def take(self, now_s: float, *, reserve: bool = True) -> bool:
+        """Takes the token of one retry; False: the budget is spent, do not retry. `reserve`: that may be used, too."""
         self._advance(now_s)
         if self.earned >= 1.0:
             self.earned -= 1.0
             return True
-        if self.reserve >= 1.0:
+        if reserve and self.reserve >= 1.0:
             self.reserve -= 1.0
             return True
         return False
+
+    def in_vain(self, now_s: float) -> None:
+        """A retry that the budget paid for failed like the attempt before it."""
+        self._advance(now_s)
+        # Perhaps below zero: that debt is paid by the next requests, or fades.
+        self.earned -= 1.0
 
     def _advance(self, now_s: float) -> None:
         elapsed_s = 0.0 if self.updated_s is None else now_s - self.updated_s

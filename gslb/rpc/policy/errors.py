@@ -28,7 +28,7 @@ BURDEN_MIN: Final = 0.1
 LOOK_S: Final = 0.5
 
 # Answers of the server's own that are no service. Connections that fail take a task out of the choice instead.
-CHARGED: Final = frozenset({Failure.REFUSED, Failure.ERRED, Failure.DENIED})
+CHARGED: Final = frozenset({Failure.REFUSED, Failure.ERRED, Failure.SHED, Failure.DENIED})
 _RATE: Final = math.log(2) / HALF_LIFE_S
 
 

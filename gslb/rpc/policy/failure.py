@@ -19,7 +19,8 @@ class Failure(Enum):
     REFUSED = "refused"  # the server answered UNAVAILABLE
     TIMED_OUT = "timed out"  # after a wait that should have been enough
     ERRED = "erred"  # the server failed at it: another task may not
-    DENIED = "denied"  # the server is overloaded or does not know the method: another task may well be, too
+    SHED = "shed"  # the server refused for overload or quota: "don't retry"
+    DENIED = "denied"  # the server does not know the method: another task hardly will
     ANSWERED = "answered"  # any other status, or an end that is the caller's own doing
 
 
@@ -28,11 +29,13 @@ _FAULTS = {
     "UNKNOWN": Failure.ERRED,
     "INTERNAL": Failure.ERRED,
     "DATA_LOSS": Failure.ERRED,
-    "RESOURCE_EXHAUSTED": Failure.DENIED,
+    "RESOURCE_EXHAUSTED": Failure.SHED,
     "UNIMPLEMENTED": Failure.DENIED,
 }
 # How an attempt ends that a server had and answered; None: with a response.
-ANSWERS = frozenset({None, Failure.ANSWERED, Failure.REFUSED, Failure.ERRED, Failure.DENIED})
+ANSWERS = frozenset({None, Failure.ANSWERED, Failure.REFUSED, Failure.ERRED, Failure.SHED, Failure.DENIED})
+# What a server says that has no room while others may: "try another task". Every other refusal is RESOURCE_EXHAUSTED.
+OVERLOADED_HERE = "overloaded: try another task"
 
 
 # What gRPC's pick_first policy says when it has no connection, and what its transport says when it loses one.
@@ -79,6 +82,11 @@ def classify(code: str, details: str, target: str, waited_s: float = 0.0) -> Fai
     if not details or any(text in lowered for text in _BROKEN):
         return Failure.BROKEN
     return Failure.REFUSED
+
+
+def is_refusal(failure: Failure | None, details: str) -> bool:
+    """Whether a server refused the attempt for want of room: what throttles count."""
+    return failure is Failure.SHED or (failure is Failure.REFUSED and details.startswith(OVERLOADED_HERE))
 
 
 def may_repeat(failure: Failure, *, idempotent: bool) -> bool:
