@@ -78,7 +78,7 @@ REBUILD_COALESCE_S: Final = 0.02
 SNAPSHOT_DUTY: Final = 0.05  # of the time may be spent writing
 # Probes of endpoints: while no control plane is heard, and otherwise
 # Two rounds and a bit are how long answers lead to a datacenter that died with every control plane.
-PROBE_PERIOD_S: Final = 0.3
+PROBE_PERIOD_S: Final = 0.2
 PROBE_BASELINE_S: Final = 30.0
 PROBE_TIMEOUT_S: Final = 1.0
 PROBES_PER_DATACENTER: Final = 4

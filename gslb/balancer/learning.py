@@ -150,7 +150,8 @@ def learn(
         # A job that joins a service that is known already was no part of the published capacity.
         models[job] = _current(known, backend) if known else _begun(backend, tasks, seed_rps if first else {})
     costs = _costs(models)
-    loads = _loads(tasks, memories, clock_s)
+    # What the first tasks of a new service use at first is their start, and would be taken for their idle CPU.
+    loads = _loads(tasks, memories, clock_s) if clock_s - opened_s >= reports.SETTLE_S else {}
     after: dict[str, JobModel] = {}
     for job, model in models.items():
         sifted = reports.sift(loads.get(job, ()), Believed(model.task_rps, model.idle.cpu, _peer_cost(model, costs)))
@@ -251,12 +252,15 @@ def _sampled(model: JobModel, loads: Sequence[Load], clock_s: float) -> JobModel
     """With one sample of the believed reports, and the fit made anew if that is worth it."""
     if not loads:
         return model
-    count = len(loads)
-    ok = math.fsum(load.ok_rps for load in loads) / count
-    error = math.fsum(load.error_rps for load in loads) / count
-    cpu = math.fsum(load.cpu for load in loads) / count
+    ok, error, cpu = _mean(loads)
     share = error / (ok + error) if ok + error > 0 else 0.0
     model = _noticed(model, ok + error, share, clock_s)
+    clean = [load for load in loads if load.error_share <= CLEAN_ERRORS]
+    if clean and share <= CLEAN_ERRORS:
+        # A task that does little but fail says nothing of what a request costs, be its errors few among all.
+        loads = clean
+        ok, error, cpu = _mean(clean)
+        share = error / (ok + error) if ok + error > 0 else 0.0
     load_rps = ok + ERROR_COST * error
     if load_rps < UNLOADED_FRACTION * model.task_rps:
         return replace(model, idle=_idle_at(model, load_rps, cpu))
@@ -269,11 +273,19 @@ def _sampled(model: JobModel, loads: Sequence[Load], clock_s: float) -> JobModel
         if seen < ERROR_COST_MAX:
             return model
         load_rps = ok + ERROR_COST_MAX * error
-    kept = (*model.samples[1 - SAMPLES_MAX :], Sample(clock_s, load_rps, cpu, count))
+    kept = (*model.samples[1 - SAMPLES_MAX :], Sample(clock_s, load_rps, cpu, len(loads)))
     while clock_s - kept[0].at_s > WINDOW_S:
         kept = kept[1:]
     model = replace(model, samples=kept, unfitted=model.unfitted + 1)
     return _fitted(model) if _worth_a_fit(model) else model
+
+
+def _mean(loads: Sequence[Load]) -> tuple[float, float, float]:
+    """(ok rps, error rps, CPU) of a task, on average."""
+    count = len(loads)
+    ok = math.fsum(load.ok_rps for load in loads) / count
+    error = math.fsum(load.error_rps for load in loads) / count
+    return ok, error, math.fsum(load.cpu for load in loads) / count
 
 
 def _good(model: JobModel) -> bool:

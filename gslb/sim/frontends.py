@@ -11,6 +11,9 @@ from dns_frontend.limits import PROBE_BASELINE_S, PROBE_PERIOD_S, PROBES_PER_DAT
 from gslb.steer.absence import Absence, Outcome, without
 from gslb.steer.view import ServiceView
 
+# Nobody probed before so long a time.
+ROUNDS_PAUSE_S = 5.0
+
 
 @dataclass(slots=True)
 class Frontend:
@@ -34,9 +37,14 @@ class Frontend:
         if now_s < self.due_s and (connected or self.due_s - now_s <= PROBE_PERIOD_S):
             return
         before = self.absence.lost
-        outcomes = _round(views, answers, rng)
-        self.absence = self.absence.baseline(outcomes) if connected else self.absence.after(outcomes)
-        self.due_s = now_s + (PROBE_BASELINE_S if connected else PROBE_PERIOD_S)
+        if connected:
+            self.absence = self.absence.baseline(_round(views, answers, rng))
+            self.due_s = now_s + PROBE_BASELINE_S
+        else:
+            # A tick of the simulator is longer than the time between two rounds.
+            for _ in range(_rounds_due(now_s - self.due_s)):
+                self.absence = self.absence.after(_round(views, answers, rng))
+            self.due_s = now_s + PROBE_PERIOD_S
         if self.absence.lost != before:
             self._held = {}
 
@@ -49,6 +57,11 @@ class Frontend:
             self._held = dict(views)
             self._served = without(views, self.absence.lost)
         return self._served.get(service)
+
+
+def _rounds_due(late_s: float) -> int:
+    """How many rounds there were in this time, the first at its beginning; after a pause without any: one."""
+    return 1 + int(late_s / PROBE_PERIOD_S) if 0 <= late_s <= ROUNDS_PAUSE_S else 1
 
 
 def _round(views: Mapping[str, ServiceView], answers: Callable[[str], bool], rng: random.Random) -> dict[str, Outcome]:

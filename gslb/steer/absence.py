@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from gslb.steer.view import ServiceView
 
 LOST_AFTER_ROUNDS: Final = 2
-BACK_AFTER_ROUNDS: Final = 15
+BACK_AFTER_ROUNDS: Final = 23
 
 
 class Outcome(NamedTuple):

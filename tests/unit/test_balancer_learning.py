@@ -20,7 +20,7 @@ from gslb.balancer.learning import (
     learn,
 )
 from gslb.model.resources import CapacityMode
-from tests.support.cpu_tasks import COST, STEP_S, TRUE_RPS, Fleet, changed, day, job, service
+from tests.support.cpu_tasks import COST, IDLE, STEP_S, TRUE_RPS, Fleet, changed, day, job, service
 
 JOB = job()
 
@@ -206,6 +206,32 @@ def test_cheap_errors_never_gain_capacity(error_cost: float, share: float) -> No
     fleet.advance(600)
     assert max(models[JOB].task_rps for _, models in fleet.history) <= 1.03 * healthy_rps
     assert min(models[JOB].task_rps for _, models in fleet.history) >= 0.8 * healthy_rps
+
+
+@pytest.mark.parametrize("error_rps", [0.3, 2.0])
+def test_a_task_that_only_fails_is_no_example_of_what_a_request_costs(error_rps: float) -> None:
+    """Clients avoid it: its few errors drown among its twin's requests, and its CPU is next to none."""
+    backends, learning = service(), UNLEARNED
+
+    def said(number: int, ok: float, error: float, cpu: float) -> TaskState:
+        healthy = HealthStatus.HEALTHY
+        return TaskState(f"{JOB}/{number}", "us-east1", JOB, healthy, ok, error, cpu, 0.0, report=report)
+
+    for report in range(1, 40):
+        at_s = 1000.0 + STEP_S * report
+        tasks = (said(0, 50.0 + report % 2, 0.0, 0.5), said(1, 0.0, error_rps + report % 2 / 10, 0.001))
+        learning = learn(learning, backends, tasks, at_s, {"us-east1": 100.0})
+    model = learning.jobs[JOB]
+    assert {sample.tasks for sample in model.samples} == {1}
+    assert all(sample.load_rps >= 50.0 for sample in model.samples)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_the_first_tasks_use_to_start_is_not_their_idle_cpu(seed: int) -> None:
+    load = {"load": lambda _, at_s: 0.0 if at_s < 1008.0 else 20.0}
+    fleet = Fleet(service(), seed=seed, **load, lie=lambda _, at_s, cpu: 0.6 if at_s < 1008.0 else cpu)
+    fleet.advance(20)
+    assert fleet.learning.jobs[JOB].idle.cpu < 2 * IDLE
 
 
 def test_a_job_that_only_ever_answered_errors_serves_what_is_declared() -> None:

@@ -93,7 +93,7 @@ def test_cost(change: dict[str, float | None], says: str) -> None:
     assert says in str(told["why"])
 
 
-SINKHOLE = sinkhole.Seen(0.5, 0.04, 20, 60.0, 60.0, 0, 5.0)
+SINKHOLE = sinkhole.Seen(0.5, 0.04, 20, 60.0, 60.0, 0.9, 30.0, 30.2, 0, 5.0)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,9 @@ SINKHOLE = sinkhole.Seen(0.5, 0.04, 20, 60.0, 60.0, 0, 5.0)
     [
         ({"share_during": 0.51}, "its share of attempts 51 % (at most 50 %)"),
         ({"errors": 0}, "errors answered 0"),
-        ({"capacity_during_rps": 70.0}, "capacity learned meanwhile 70 rps"),
+        ({"capacity_during_rps": 63.5}, "capacity learned meanwhile 63.5 rps"),
+        ({"capacity_during_rps": 70.0, "twins_grew": 1.1}, "capacity learned meanwhile 70 rps (at most 69.3 rps)"),
+        ({"placed_during_rps": 31.0}, "load placed there meanwhile 31 rps (at most 30.5 rps)"),
         ({"failures": 3}, "failed requests 3"),
         ({"share_returned_s": None}, "never"),
     ],

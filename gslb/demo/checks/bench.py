@@ -24,6 +24,8 @@ from gslb.v1 import admin_pb2, config_pb2
 REQUESTS_MIN = 2_000
 FAILURES_SHOWN = 10
 METRICS_TIMEOUT_S = 2.0
+LEARNED_FRACTION = 0.02
+LEARNED_S = 12.0
 _ADMIN_TIMEOUT_S = 5.0
 _COMMAND_TIMEOUT_S = 30.0
 
@@ -216,6 +218,18 @@ class Bench:
             return not any(note.startswith("ramp:") for service in services for note in service.notes)
 
         return await self.until(at_rest, timeout_s, poll_s=0.5)
+
+    async def learned(self, service: str, timeout_s: float) -> bool:
+        """Waits until no capacity of a service has moved by more than a hair for a while; False: one still does."""
+        until_s, still_s, before = time.monotonic() + timeout_s, time.monotonic(), dict[str, float]()
+        while time.monotonic() < until_s:
+            now = {backend.datacenter: backend.capacity_rps for backend in (await self.service(service)).backends}
+            if any(abs(rps - before.get(name, 0.0)) > LEARNED_FRACTION * rps for name, rps in now.items()):
+                before, still_s = now, time.monotonic()
+            if time.monotonic() - still_s >= LEARNED_S:
+                return True
+            await asyncio.sleep(1.0)
+        return False
 
     @asynccontextmanager
     async def drained(self, datacenter: str, reason: str) -> AsyncIterator[admin_pb2.DrainResponse]:

@@ -20,8 +20,9 @@ from gslb.demo.resolver import ResolveError, Resolver
 from gslb.demo.supervisor import ProcessSpec
 
 CLIENT = "client"
-CLIENT_RPS = 5.0
-CLIENT_WARM = 15
+# So many that its part in EARLY_S is a part, and not one draw or another.
+CLIENT_RPS = 20.0
+CLIENT_WARM = 60
 REHOMED_GOAL_S = 1.0
 WINDOW_S = 5.0
 WATCH_S = 12.0

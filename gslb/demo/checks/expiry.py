@@ -1,8 +1,9 @@
 """A drain ends by itself: nobody undrains, and load returns little by little."""
 
 import asyncio
+import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,8 @@ from gslb.model.limits import PLAN_PERIOD_S
 DATACENTER = "southamerica-east1"
 FOR_S = 12.0
 SETTLED_TIMEOUT_S = 20.0
+# One reading of the load wanders by a twentieth around what is asked: the mean of so long does not.
+BEFORE_S = 20.0
 # The moment of expiry is the control plane's; load follows with the next plan.
 NOTICED_S = 4.0
 RETURNED = 0.95
@@ -63,18 +66,27 @@ def verdict(seen: Seen) -> dict[str, object]:
     )
 
 
+async def mean_over(read: Callable[[], Awaitable[float]], seconds: float) -> float:
+    """Mean of what `read` gives, about twice a second, for so long."""
+    until_s, readings = time.monotonic() + seconds, [await read()]
+    while time.monotonic() < until_s:
+        await asyncio.sleep(0.5)
+        readings.append(await read())
+    return statistics.fmean(readings)
+
+
 async def check_expiry(bench: Bench) -> dict[str, Any]:
     """Drain for a short while, wait, watch the return."""
     await bench.settled(SETTLED_TIMEOUT_S)
     start_s = time.monotonic()
     before = await bench.backend_status(BACKEND_SERVICE, DATACENTER)
-    demand = await bench.demand(BACKEND_SERVICE)
 
     async def placed_rps() -> float:
         # By the demand of the moment: browsers left the drained GFE, so that what is asked from here comes back with them.
         return await bench.placed(BACKEND_SERVICE, DATACENTER, await bench.demand(BACKEND_SERVICE))
 
-    load_before_rps = least_rps = await placed_rps()
+    load_before_rps = least_rps = await mean_over(placed_rps, BEFORE_S)
+    demand = await bench.demand(BACKEND_SERVICE)
     done = await drain(bench, DATACENTER, "--for", f"{FOR_S:g}s")
     if done.code != 0:
         return {"ok": False, "why": f"the drain was refused: {done.err.strip()}"}
