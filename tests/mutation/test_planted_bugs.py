@@ -273,6 +273,22 @@ BUGS = (
         "tests/unit/test_balancer_damping.py",
     ),
     Bug(
+        "never over capacity while feasible",
+        "a plan counts on twice the capacity that there is",
+        "gslb/balancer/service_step.py",
+        "    plannable = plannable_rps(used, float(demand.sum()))",
+        "    plannable = 2 * plannable_rps(used, float(demand.sum()))",
+        f"{PLAN}::test_nobody_is_beyond_his_capacity_while_there_is_room_elsewhere",
+    ),
+    Bug(
+        "never over capacity while feasible",
+        "growth is ramped even where somebody is overfull meanwhile",
+        "gslb/balancer/damping.py",
+        "    return float(min(max(allowed.min(initial=1.0), needed.max(initial=0.0)), 1.0))",
+        "    return float(min(allowed.min(initial=1.0), 1.0))",
+        f"{PLAN}::test_nobody_is_beyond_his_capacity_while_there_is_room_elsewhere",
+    ),
+    Bug(
         "the same inputs give the same plan",
         "datacenters are summed up in the order in which they come",
         "gslb/balancer/capacity.py",

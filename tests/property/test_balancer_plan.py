@@ -31,6 +31,8 @@ HEALTH = (HealthStatus.HEALTHY,) * 6 + tuple(HealthStatus)
 COORDINATES = st.builds(Coordinates, st.floats(-80, 80), st.floats(-180, 180))
 DEMAND = st.one_of(st.just(0.0), st.floats(1e-6, 1e6))
 SEEDS = st.integers(0, 2**32 - 1)
+# Beyond its capacity by less than this is rounding to the balancer, too.
+FULL = 1e-3
 
 
 @st.composite
@@ -96,6 +98,52 @@ def test_every_plan_is_safe_conserves_demand_and_stays_within_capacity_while_it_
         used = [plan.load_rps[name] / rps for name, rps in plan.capacity_rps.items() if rps > 1e-3 * capacity]
         assert max(used) - min(used) <= 0.01 * max(used)
         assert any(note.startswith("overload") for note in plan.notes)
+
+
+# Of all capacity: from easy to nearly full; with most of them the nearest places alone have too little room.
+FULLNESS = st.floats(0.5, 0.998)
+# What places ask for, in parts of the whole: as uneven as towns are.
+WEIGHTS = (0.0, 1.0, 1.0, 3.0, 20.0, 100.0)
+
+
+def filled(inputs: Inputs, weights: dict[str, float], fullness: float) -> Inputs | None:
+    """`inputs` with as much demand, by `weights`, as fills this part of the capacity of its healthy tasks; None: of none."""
+    rates = {each.job: each.task_capacity_rps for each in inputs.catalog.services["s"].backends}
+    capacity = sum(rates[task.job] for task in inputs.tasks["s"] if task.health is HealthStatus.HEALTHY)
+    whole = total(weights.values())
+    if capacity <= 0 or whole <= 0:
+        return None
+    demand = {name: fullness * capacity * weight / whole for name, weight in weights.items()}
+    return replace(inputs, demand={"s": demand})
+
+
+def assert_nobody_is_overfull(plan: Plan) -> None:
+    demand, capacity = total(plan.demand_rps.values()), total(plan.capacity_rps.values())
+    assert demand <= capacity, "tasks that count less than declared make this test say nothing"
+    for datacenter, rps in plan.capacity_rps.items():
+        assert plan.load_rps[datacenter] <= rps * (1 + FULL) + ROUNDING * demand, datacenter
+
+
+@settings(max_examples=150, deadline=None)
+@given(planets(), FULLNESS, st.data())
+def test_nobody_is_beyond_his_capacity_while_there_is_room_elsewhere(
+    inputs: Inputs, fullness: float, data: st.DataObject
+) -> None:
+    """From nothing, and again when demand comes from other places than the plan in force was made for."""
+    weights = {name: data.draw(st.sampled_from(WEIGHTS)) for name in inputs.demand["s"]}
+    first = filled(inputs, weights, fullness)
+    if first is None:
+        return
+    state, plan = planned(first)
+    assert plan is not None
+    assert_nobody_is_overfull(plan)
+    # Everybody asks for what his neighbour asked for.
+    turned = dict(zip(weights, [*list(weights.values())[1:], next(iter(weights.values()))], strict=True))
+    then = filled(inputs, turned, data.draw(FULLNESS))
+    assert then is not None
+    _, plan = planned(replace(then, previous={"s": plan}), state, NOW_S + data.draw(st.floats(0, 60)))
+    assert plan is not None
+    assert_nobody_is_overfull(plan)
 
 
 @settings(max_examples=60, deadline=None)
