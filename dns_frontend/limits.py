@@ -58,13 +58,20 @@ THREADS_MAX: Final = 64
 COLLECT_PERIOD_S: Final = 1.0
 
 # TCP (RFC 7766 section 6)
-TCP_CONNECTIONS_MAX: Final = 1000
+TCP_CONNECTIONS_MAX: Final = 16_384  # or what the process may have open
 TCP_CONNECTIONS_PER_PREFIX: Final = 100  # of one /24 or /56
 TCP_IDLE_S: Final = 10.0
 TCP_FIRST_S: Final = 2.0  # a client connects because it has something to ask
 TCP_MESSAGE_S: Final = 2.0  # from its first octet to its last, and for writing an answer
 TCP_BACKLOG: Final = 4096  # the kernel takes as many as net.core.somaxconn lets it
 TCP_WRITE_BUFFER_OCTETS: Final = 128 << 10
+TCP_BUFFERED_MAX_OCTETS: Final = 64 << 20  # of all connections; then those that hold more than a query are closed
+TCP_CONNECTION_FREE_OCTETS: Final = 2048
+TCP_READ_OCTETS: Final = 16 << 10
+TCP_ACCEPTS_PER_WAKE: Final = 64
+TCP_EVENTS_PER_WAKE: Final = 256
+TCP_SWEEP_S: Final = 0.1  # how late a deadline may be
+TCP_NO_FILES_S: Final = 1.0  # when the process may open no more files, until it tries again
 
 # Talking to the control plane
 RECONNECT_MIN_S: Final = 0.1
@@ -87,5 +94,6 @@ PROBES_AT_ONCE: Final = 64
 PROBLEMS_LOGGED_MAX: Final = 200
 DEMAND_ACK_S: Final = 10.0
 EXPLAIN_ANSWERS_MAX: Final = 64
-FILES_WANTED: Final = 4096
+FILES_WANTED: Final = TCP_CONNECTIONS_MAX + 1024
+FILES_RESERVED: Final = 256  # for all but TCP connections
 BIND_ATTEMPTS: Final = 20

@@ -126,7 +126,7 @@ class Frontend:
             self._restore()
         listening = [listen(address, max(1, self.threads)) for address in self._settings.listen]
         for each in listening:
-            await self._listen(each)
+            self._listen(each)
         if self.plane is not None:
             self.plane.start(listening)
         if self._settings.grpc:
@@ -229,7 +229,7 @@ class Frontend:
             listener.close()
         if self.plane is not None:
             self.plane.close()
-        await self._tcp.close()
+        self._tcp.close()
         if self._grpc is not None:
             await self._grpc.stop(_EXPLAIN_GRACE_S)
         if self._ops is not None:
@@ -256,8 +256,8 @@ class Frontend:
         self.holder.restore(view, written_s, problems)
         log.info("serving %d services from snapshot %s, %.0f s old", len(view.services), path, self.holder.age_s)
 
-    async def _listen(self, listening: Listening) -> None:
-        await self._tcp.start(listening)
+    def _listen(self, listening: Listening) -> None:
+        self._tcp.start(listening)
         if self.plane is None:
             udp = UdpListener(listening, self._responder, self.counters)
             self._udp.append(udp)

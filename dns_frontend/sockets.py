@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from bns.errors import BnsError
 from bns.transport import join_address, split_address
 from dns_frontend.errors import FrontendError
-from dns_frontend.limits import BIND_ATTEMPTS, FILES_WANTED, TCP_BACKLOG, UDP_BUFFER_OCTETS
+from dns_frontend.limits import BIND_ATTEMPTS, FILES_RESERVED, FILES_WANTED, TCP_BACKLOG, UDP_BUFFER_OCTETS
 
 _IP_PKTINFO: Final = 8  # linux/in.h; Python 3.11 does not name it
 _WILDCARDS: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - recognised, not bound here
@@ -114,6 +114,12 @@ def raise_file_limit() -> None:
     wanted = FILES_WANTED if hard == resource.RLIM_INFINITY else min(FILES_WANTED, hard)
     if soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def files_left() -> int:
+    """How many files connections may take; at least one."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(1, soft - FILES_RESERVED)
 
 
 def source_parts(family: int, host: str) -> tuple[int, int]:

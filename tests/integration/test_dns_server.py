@@ -1,6 +1,7 @@
 """A whole frontend on real sockets, fed by a real Discovery stream, asked by dig and dnspython."""
 
 import asyncio
+import contextlib
 import shutil
 import socket
 import struct
@@ -8,6 +9,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import dns.asyncquery
 import dns.edns
@@ -198,13 +200,62 @@ async def test_one_prefix_cannot_take_all_connections(frontend, monkeypatch):
     monkeypatch.setattr(tcp, "TCP_CONNECTIONS_PER_PREFIX", 5)
     held = [await asyncio.open_connection(*where(frontend)) for _ in range(5)]
     await until(lambda: frontend._tcp.connections == 5)
-    reader, writer = await asyncio.open_connection(*where(frontend))
-    with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
+
+    async def heard():  # no connection, or one that is cut
+        reader, _ = await asyncio.open_connection(*where(frontend))
         await asyncio.wait_for(reader.readexactly(1), TIMEOUT_S)
+
+    with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
+        await heard()
     assert frontend.counters.tcp_refused == 1
-    for _, other in [*held, (reader, writer)]:
+    for _, other in held:
         other.close()
     await until(lambda: not frontend._tcp._per_prefix)
+
+
+async def test_the_kernel_queues_as_many_connections_as_we_say(frontend):
+    """A queue that is full loses SYNs, and those come again after a second, then three."""
+    told = frontend._tcp._listening[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+    (room,) = struct.unpack_from("=I", told, 28)  # tcpi_sacked, which is that of a listening socket
+    assert room == min(dns_limits.TCP_BACKLOG, int(Path("/proc/sys/net/core/somaxconn").read_text()))
+
+
+async def test_a_client_that_takes_no_answers_is_closed(frontend, monkeypatch):
+    """Pipelined questions whose answers nobody reads: memory is bounded, and so is the time."""
+    monkeypatch.setattr(tcp, "TCP_MESSAGE_S", 0.5)
+    made = socket.create_connection(where(frontend))
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    made.setblocking(False)
+    wire = dns.message.make_query("huge.shakespeare.example", "TXT").to_wire()
+    packed = (struct.pack("!H", len(wire)) + wire) * 1000
+
+    async def pushed():
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                made.send(packed)
+            await asyncio.sleep(0.01)
+
+    with pytest.raises((ConnectionResetError, BrokenPipeError)):
+        await asyncio.wait_for(pushed(), TIMEOUT_S)
+    made.close()
+    await until(lambda: frontend._tcp.connections == 0)
+    assert (await over_tcp(frontend, WWW)).answer
+
+
+async def test_long_messages_that_never_end_cannot_fill_the_memory(frontend, monkeypatch):
+    monkeypatch.setattr(tcp, "TCP_BUFFERED_MAX_OCTETS", 10_000)
+    _, writer = await asyncio.open_connection(*where(frontend))
+    writer.write(b"\xff\xff" + bytes(9000))
+    await until(lambda: frontend._tcp._held == 9002)
+    other, writer2 = await asyncio.open_connection(*where(frontend))
+    writer2.write(b"\xff\xff" + bytes(3000))
+    with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
+        await asyncio.wait_for(other.readexactly(1), TIMEOUT_S)
+    assert (await over_tcp(frontend, WWW)).answer, "who asks something short is answered"
+    assert frontend.counters.tcp_evicted == 1
+    writer.close()
+    await until(lambda: frontend._tcp._held == 0)
+    writer2.close()
 
 
 async def test_the_longest_idle_connection_makes_room(frontend, monkeypatch):
