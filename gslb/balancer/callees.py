@@ -12,7 +12,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
+import numpy as np
+
 from gslb.balancer.explain import load_of
+from gslb.balancer.following import SAME_RPS, shift
 from gslb.balancer.inputs import Callers, Inputs
 from gslb.balancer.state import BalancerState, Decision
 from gslb.balancer.step import step
@@ -26,7 +29,6 @@ ByService = Mapping[str, Rates]
 ROUNDS_MAX: Final = 8
 # Demand that differs by less is the same.
 SAME_FRACTION: Final = 1e-3
-SAME_RPS: Final = 1e-3
 # Beyond its capacity by less than this is rounding.
 FULL_TOLERANCE: Final = 1e-2
 
@@ -76,7 +78,11 @@ class Overfull:
 
 
 def overfull_after_losses(plans: Mapping[str, Plan], callers: Callers) -> tuple[Overfull, ...]:
-    """What losses of one datacenter would do to callees, by name: nothing that each plan's own contingency does too."""
+    """Callees beyond capacity after the loss of one datacenter, though the capacity of all that is left suffices, by name.
+
+    Contingencies are made for the same moves of demand: what is found here is beyond them, because who arrives at a
+    place sends on to where that place sends whoever is lost.
+    """
     asking = {caller for parts in callers.values() for _, caller in parts}
     places = sorted({name for service in asking if service in plans for name in plans[service].load_rps})
     found = []
@@ -88,10 +94,9 @@ def overfull_after_losses(plans: Mapping[str, Plan], callers: Callers) -> tuple[
                 plan.demand_rps.values()
             ):
                 continue
-            alone = load_after_loss(plan, plan.demand_rps, lost)
             for name, rps in sorted(carried[service].items()):
                 capacity = plan.capacity_rps.get(name, 0.0)
-                if rps > capacity * (1 + FULL_TOLERANCE) >= alone.get(name, 0.0):
+                if rps > max(capacity, plan.load_rps.get(name, 0.0)) * (1 + FULL_TOLERANCE):
                     found.append(Overfull(lost, service, name, rps, capacity, callers_of(callers, service)))
     return tuple(found)
 
@@ -177,20 +182,9 @@ def _asked(base: Rates, parts: Mapping[tuple[str, str], float]) -> dict[str, dic
 
 def _change(asked: Rates, old: Rates, new: Rates) -> dict[str, float]:
     """What one caller's move adds to the demand of each locality, or takes; it sums to nothing."""
-    gains = {name: rps - old.get(name, 0.0) for name, rps in new.items() if rps > old.get(name, 0.0)}
-    gained = math.fsum(gains.values())
-    if gained <= SAME_RPS:
-        return {}
-    change: dict[str, float] = {}
-    for locality, rps in asked.items():
-        carried = old.get(locality, 0.0)
-        lost = carried - new.get(locality, 0.0)
-        if carried > SAME_RPS and lost > 0:
-            change[locality] = -rps * min(lost / carried, 1.0)
-    left = -math.fsum(change.values())
-    for name, gain in gains.items():
-        change[name] = change.get(name, 0.0) + left * gain / gained
-    return change
+    names = sorted({*asked, *new})
+    asked_rps, old_rps, new_rps = (np.array([rates.get(name, 0.0) for name in names]) for rates in (asked, old, new))
+    return dict(zip(names, shift(asked_rps, old_rps, new_rps[None, :])[0].tolist(), strict=True))
 
 
 def _added(base: Rates, changes: Iterable[Mapping[str, float]]) -> Rates:

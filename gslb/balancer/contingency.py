@@ -7,21 +7,23 @@ needs nobody's leave. It is the program of `gslb.balancer.assignment` with an en
     minimise  sum y[l,k] * (rtt[l,k] + tie[l,k]) + sum_k capacity_k * Phi((load_k + sum_l y[l,k]) / capacity_k)
     subject to  sum_k y[l,k] = demand[l] * share[l,d],  y[l,d] = 0
 
-What is lost can go to any survivor that has room, less the room for chance that a plan leaves (`plannable_rps`) as far as
-capacity suffices. So no survivor passes 100 % while their capacity suffices; when it does not, every capacity is
-multiplied so that the overload is equal (`level`). All losses of a service are filled up at once
-(`gslb.balancer.filling`), near the optimum, in a millisecond or two, where as many calls of an engine would take longer
-than the plan itself.
+Demand is that of after the loss: whoever calls from the lost datacenter calls from elsewhere then
+(`gslb.balancer.following`). What is lost can go to any survivor that has room, less the room for chance that a plan leaves
+(`plannable_rps`) as far as capacity suffices. So no survivor passes 100 % while their capacity suffices, but by what is
+sent to it whoever is lost; when it does not suffice, every capacity is multiplied so that the overload is equal (`level`).
+All losses of a service are filled up at once (`gslb.balancer.filling`), near the optimum, in a millisecond or two, where as
+many calls of an engine would take longer than the plan itself.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gslb.balancer.assignment import Matrix, floored
+from gslb.balancer.assignment import FLOOR_FRACTION, Matrix, floored
 from gslb.balancer.congestion import GENTLE_SEGMENTS, RISE_SEGMENTS, curve
 from gslb.balancer.damping import plannable_rps
 from gslb.balancer.filling import Lost, fill
@@ -77,14 +79,21 @@ def losses(plan: Plan) -> tuple[Loss, ...]:
     )
 
 
-def peak_after(plan: Plan, lost: str) -> tuple[str, float]:
-    """The fullest survivor once `lost` is gone and its contingency is followed, and its utilization; ("", 0): none."""
+def peak_after(plan: Plan, lost: str, moves: Mapping[str, float] = MappingProxyType({})) -> tuple[str, float]:
+    """The fullest survivor once `lost` is gone and its contingency is followed, and its utilization; ("", 0): none.
+
+    `moves`: what the loss adds to the demand of localities, or takes from it, in rps.
+    """
     loads = {name: rps for name, rps in plan.load_rps.items() if name != lost}
+    for locality, more in moves.items():
+        for name, share in plan.shares.get(locality, {}).items():
+            loads[name] = loads.get(name, 0.0) + more * share
     for locality, heirs in plan.contingencies.get(lost, {}).items():
-        moved = plan.demand_rps.get(locality, 0.0) * plan.shares.get(locality, {}).get(lost, 0.0)
+        asked = max(0.0, plan.demand_rps.get(locality, 0.0) + moves.get(locality, 0.0))
         for heir, part in heirs.items():
-            loads[heir] = loads.get(heir, 0.0) + moved * part
-    used = {name: load / rps for name, load in loads.items() if (rps := plan.capacity_rps.get(name, 0.0)) > 0}
+            loads[heir] = loads.get(heir, 0.0) + asked * plan.shares.get(locality, {}).get(lost, 0.0) * part
+    capacity = {name: rps for name, rps in plan.capacity_rps.items() if name != lost and rps > 0}
+    used = {name: loads.get(name, 0.0) / rps for name, rps in capacity.items() if name in loads}
     return max(used.items(), key=lambda item: (item[1], item[0]), default=("", 0.0))
 
 
@@ -99,6 +108,7 @@ class Placed:
     cost_ms: Matrix  # (L, D) round-trip time and tie-break
     capacity_rps: Vector  # (D,) >= 0
     max_utilization: float
+    moves: Matrix | None = None  # (D, L): what the loss of each adds to the demand of each locality, or takes; None: 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,7 +119,7 @@ class _Losses:
     column: NDArray[np.intp]  # (R,) lost datacenter
     lost_rps: Vector  # (R,) > 0
     cost_ms: Matrix  # (R, D)
-    load_rps: Vector  # (D,)
+    load_rps: Matrix  # (D, D): [lost, survivor], what stays with each, and what of the lost has to go
     capacity_rps: Matrix  # (D, D): [lost, survivor], scaled to what has to fit; 0: no survivor
     limit_rps: Matrix  # (D, D): what each may get by a contingency that is in force, before it is made anew
 
@@ -154,24 +164,32 @@ def solve(placed: Placed, published: Plan | None) -> dict[str, dict[str, dict[st
 def _losses(placed: Placed) -> _Losses | None:
     """None when nobody's loss can be made up for."""
     demand = floored(placed.demand_rps)
-    load = demand @ placed.shares
-    whole = np.tile(placed.capacity_rps, (len(load), 1))
+    count = len(placed.capacity_rps)
+    if placed.moves is None:
+        then: Matrix = np.broadcast_to(demand, (count, len(demand)))
+        load: Matrix = np.tile(demand @ placed.shares, (count, 1))
+    else:
+        # However much of its demand leaves a locality, it takes part.
+        then = np.maximum(demand + placed.moves, FLOOR_FRACTION * demand)
+        load = then @ placed.shares
+    whole = np.tile(placed.capacity_rps, (count, 1))
     np.fill_diagonal(whole, 0.0)
-    hopeful = (load > 0) & whole.any(axis=1)
+    hopeful = (np.diagonal(load) > 0) & whole.any(axis=1)
     if not hopeful.any():
         return None
     capacity = plannable_rps(whole, float(demand.sum()))
     for lost in np.flatnonzero(hopeful & _lacking(capacity, load)).tolist():
-        capacity[lost] = _widened(capacity[lost], whole[lost], load, lost)
+        capacity[lost] = _widened(capacity[lost], whole[lost], load[lost], lost)
     column, row = np.nonzero((placed.shares * hopeful).T)
     # What is in force may use the room for chance up: to hold that to the last request would never be quiet.
     limit = np.maximum(capacity, whole)
-    return _Losses(row, column, demand[row] * placed.shares[row, column], placed.cost_ms[row], load, capacity, limit)
+    lost_rps = then[column, row] * placed.shares[row, column]
+    return _Losses(row, column, lost_rps, placed.cost_ms[row], load, capacity, limit)
 
 
-def _lacking(capacity: Matrix, load_rps: Vector) -> Flags:
+def _lacking(capacity: Matrix, load_rps: Matrix) -> Flags:
     """For which losses (rows) what is lost finds no room."""
-    lacking: Flags = np.less(np.maximum(capacity - load_rps, 0.0).sum(axis=-1), load_rps)
+    lacking: Flags = np.less(np.maximum(capacity - load_rps, 0.0).sum(axis=-1), np.diagonal(load_rps))
     return lacking
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from gslb.balancer.bandwidth import Bandwidth, Transfer, transfer
 from gslb.balancer.capacity import DatacenterCapacity
 from gslb.balancer.contingency import peak_after
+from gslb.balancer.following import moved_by
 from gslb.balancer.inputs import Inputs
 from gslb.balancer.policy import cost_ms
 from gslb.balancer.service_step import stickiness_ms
@@ -141,7 +142,12 @@ def explain(state: BalancerState, inputs: Inputs, service: str, locality: str, *
             ", ".join(site.capacity.drains),
             site.share,
             _reason(site, sites[:i], panic=memory.decision.capacity.panic, sticky_ms=sticky_ms),
-            *_if_lost(plan, locality, site.capacity.datacenter),
+            *_if_lost(
+                plan,
+                locality,
+                site.capacity.datacenter,
+                moved_by(memory.moves, site.capacity.datacenter, memory.network),
+            ),
         )
         for i, site in enumerate(sites)
     )
@@ -163,10 +169,15 @@ def _transfer(
     return transfer(bandwidth, path, demand_rps * shares.get(path[1], 0.0), loads.get(path[1], 0.0))
 
 
-def _if_lost(plan: Plan | None, locality: str, datacenter: str) -> tuple[Shares, str, float]:
-    """What the contingency says: the heirs of the locality's part, the fullest survivor and its utilization."""
+def _if_lost(
+    plan: Plan | None, locality: str, datacenter: str, moves: Mapping[str, float]
+) -> tuple[Shares, str, float]:
+    """What the contingency says: the heirs of the locality's part, the fullest survivor and its utilization.
+
+    `moves`: what callers that move then add to the demand of localities, or take.
+    """
     heirs = plan.contingencies.get(datacenter, {}).get(locality, {}) if plan else {}
-    return (heirs, *peak_after(plan, datacenter)) if plan and heirs else ({}, "", 0.0)
+    return (heirs, *peak_after(plan, datacenter, moves)) if plan and heirs else ({}, "", 0.0)
 
 
 def load_of(plan: Plan, demand: Mapping[str, float]) -> dict[str, float]:

@@ -36,7 +36,7 @@ class Lost:
     loss: Pairs  # (R,)
     rps: Vector  # (R,) > 0
     cost_ms: Matrix  # (R, D)
-    load_rps: Vector  # (D,) before the loss
+    load_rps: Matrix  # (losses, D): what each carries before anything is inherited
     capacity_rps: Matrix  # (losses, D); 0: no survivor
     max_utilization: float
 
@@ -44,7 +44,7 @@ class Lost:
 def fill(lost: Lost) -> Matrix:
     """(R, D): what of each row goes where; rows sum to `lost.rps`, whatever room there is."""
     flows = np.zeros_like(lost.cost_ms)
-    load = np.tile(lost.load_rps, (len(lost.capacity_rps), 1))
+    load = lost.load_rps.copy()
     table = _table(lost.max_utilization)
     for rows in _turns(lost):
         loss, need = lost.loss[rows], lost.rps[rows]

@@ -86,8 +86,13 @@ class _Case:
     lanes: Lanes  # limited paths to `columns`
 
 
-def advance(memory: ServiceMemory | None, service: Service, moment: Moment) -> ServiceMemory:
-    """The service's memory after this step, with its decision. Never raises on the values of the inputs."""
+def advance(
+    memory: ServiceMemory | None, service: Service, moment: Moment, moves: Matrix | None = None
+) -> ServiceMemory:
+    """The service's memory after this step, with its decision. Never raises on the values of the inputs.
+
+    `moves`: what losses move of its demand (`gslb.balancer.following`); the same object as long as it is the same.
+    """
     name = service.name
     inputs = moment.inputs
     tasks = inputs.tasks.get(name, ())
@@ -95,12 +100,13 @@ def advance(memory: ServiceMemory | None, service: Service, moment: Moment) -> S
         tasks = memory.tasks
     if memory is None:
         memory = ServiceMemory(service)
-    elif _untouched(memory, service, tasks, moment):
+    elif memory.moves is moves and _untouched(memory, service, tasks, moment):
         return _again(memory, moment)
+    following = replace(memory, moves=moves)
     try:
-        return _renewed(memory, service, tasks, moment)
+        return _renewed(following, service, tasks, moment, moved=memory.moves is not moves)
     except FAULTS as fault:
-        base = replace(memory, service=service, tasks=tasks, network=moment.network, coverage=moment.coverage)
+        base = replace(following, service=service, tasks=tasks, network=moment.network, coverage=moment.coverage)
         return _holding(base, str(fault), moment)
 
 
@@ -145,8 +151,13 @@ def _again(memory: ServiceMemory, moment: Moment) -> ServiceMemory:
     return replace(memory, compared=published, decision=replace(decision, changed=changed, recomputed=False))
 
 
-def _renewed(memory: ServiceMemory, service: Service, tasks: tuple[TaskState, ...], moment: Moment) -> ServiceMemory:
-    """Looks at everything again, and solves if something moved. Raises one of FAULTS."""
+def _renewed(
+    memory: ServiceMemory, service: Service, tasks: tuple[TaskState, ...], moment: Moment, *, moved: bool
+) -> ServiceMemory:
+    """Looks at everything again, and solves if something moved. Raises one of FAULTS.
+
+    `moved`: losses would move its demand otherwise than its contingencies were made for.
+    """
     budget, lost = _judge_tasks(memory, service, tasks, moment.now_s)
     flaps = follow(memory.flaps, memory.tasks, tasks, moment.now_s)
     base = replace(
@@ -177,16 +188,42 @@ def _renewed(memory: ServiceMemory, service: Service, tasks: tuple[TaskState, ..
         case, out = _seen_through_dns(base, case, moment, fresh=tasks is not memory.tasks)
         base = replace(base, outstanding=out)
         if _answers_wait(memory, case, moment):
-            decision = replace(memory.decision, capacity=capacity, recomputed=False)
-            return _again(replace(base, decision=decision, compared=None), moment)
+            return _unmoved(base, case, moment, moved=moved)
     if solved is not None and _as_planned(solved, case):
         # Never more than there is now: a budget that shrank is somebody else's.
         least = tuple(map(min, solved.used_rps, case.used_rps))
         case = replace(case, demand_rps=solved.demand_rps, used_rps=least)
         if _same(memory, solved, case, moment):
-            decision = replace(memory.decision, capacity=capacity, recomputed=False)
-            return _again(replace(base, decision=decision, compared=None), moment)
+            return _unmoved(base, case, moment, moved=moved)
     return _solved(base, case, moment)
+
+
+def _unmoved(base: ServiceMemory, case: _Case, moment: Moment, *, moved: bool) -> ServiceMemory:
+    """The plan stays; of its contingencies those that other moves of demand have made bad are made anew."""
+    plan, solved = base.decision.plan, base.solved
+    if moved and plan is not None and solved is not None:
+        shares = solved.held.placement.matrix(len(case.demand_rps))
+        plan = replace(plan, contingencies=contingency.solve(_placed(base, case, shares, moment), plan))
+    decision = replace(base.decision, plan=plan, recomputed=False)
+    return _again(replace(base, decision=decision, compared=None), moment)
+
+
+def _placed(base: ServiceMemory, case: _Case, shares: Matrix, moment: Moment) -> contingency.Placed:
+    """The service as its plan places it, for its contingencies."""
+    network, moves = moment.network, None
+    if base.moves is not None:
+        moves = np.zeros((len(case.columns), len(network.localities)))
+        moves[:, [network.row[name] for name in network.datacenters]] = base.moves[list(case.columns)]
+    return contingency.Placed(
+        network.localities,
+        _names(case, network),
+        case.demand_rps,
+        shares,
+        _cost(case, moment),
+        np.array(case.used_rps),
+        case.service.max_utilization,
+        moves,
+    )
 
 
 def _seen_through_dns(
@@ -337,15 +374,7 @@ def _solved(base: ServiceMemory, case: _Case, moment: Moment) -> ServiceMemory:
     if held.ramping:
         case = replace(case, notes=(*case.notes, ramp_note(names, wanted.load_rps, assignment.load_rps)))
     case = replace(case, notes=(*case.notes, *_path_notes(case, assignment, network)))
-    placed = contingency.Placed(
-        network.localities,
-        names,
-        case.demand_rps,
-        assignment.shares,
-        cost,
-        np.array(case.used_rps),
-        case.service.max_utilization,
-    )
+    placed = _placed(base, case, assignment.shares, moment)
     plan = replace(_plan(case, assignment, moment), contingencies=contingency.solve(placed, published))
     violations = plan_violations(plan, network.localities, names)
     if violations:

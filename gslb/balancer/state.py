@@ -8,6 +8,7 @@ from gslb.balancer.capacity import NO_CAPACITY, ServiceCapacity
 from gslb.balancer.coverage import Coverage
 from gslb.balancer.damping import Held
 from gslb.balancer.flaps import NO_FLAPS, Flaps
+from gslb.balancer.following import Matrix, Rerouted
 from gslb.balancer.inputs import TaskState
 from gslb.balancer.learning import UNLEARNED, Learning
 from gslb.balancer.network import Network
@@ -68,6 +69,7 @@ class ServiceMemory:
     demand_seen: Mapping[str, float] | None = None
     budgets: Mapping[Pair, float] = field(default_factory=dict)  # of all services, compared by identity
     bandwidth: Bandwidth = NO_BANDWIDTH  # compared by identity
+    moves: Matrix | None = None  # what losses move of its demand, compared by identity
     outstanding: Outstanding | None = None  # answers, of a service that DNS steers
     compared: Plan | None = None  # the published plan that `decision.changed` was found against
     decision: ServiceDecision = ServiceDecision(None)
@@ -86,3 +88,5 @@ class BalancerState:
     locality_names: RemovalBudget = NO_NAMES
     sharing: Sharing = NOTHING_SHARED
     bandwidths: Mapping[str, Bandwidth] = field(default_factory=dict)  # by service
+    # By service that calls others; follows from its plan, and is kept because it takes a while to find.
+    rerouted: Mapping[str, Rerouted] = field(default_factory=dict)

@@ -13,6 +13,8 @@ from gslb.balancer import service_step
 from gslb.balancer.bandwidth import bandwidths
 from gslb.balancer.claims import loads_of, share
 from gslb.balancer.coverage import Coverage, coverage_at
+from gslb.balancer.following import Rerouted, callers_first, moves_of
+from gslb.balancer.following import rerouted as rerouted_by
 from gslb.balancer.inputs import Inputs
 from gslb.balancer.network import Network, network_of
 from gslb.balancer.safety import RemovalBudget
@@ -45,10 +47,7 @@ def step(state: BalancerState, inputs: Inputs, *, now_s: float) -> tuple[Balance
     sharing = share(state.sharing, inputs, network, coverage, state.services, now_s=now_s)
     having = bandwidths(state.bandwidths, inputs, sharing)
     moment = Moment(inputs, network, coverage, now_s, hold, sharing.budgets, having)
-    memories = {
-        name: service_step.advance(state.services.get(name), service, moment)
-        for name, service in sorted(inputs.catalog.services.items())
-    }
+    memories, rerouted = _advanced(state, moment)
     gone = sorted({*state.services, *inputs.previous} - memories.keys())
     decisions = {name: memory.decision for name, memory in memories.items()}
     held = {name for name in gone if name not in inputs.deleted.services} if names.lost_services else set()
@@ -66,7 +65,32 @@ def step(state: BalancerState, inputs: Inputs, *, now_s: float) -> tuple[Balance
         sum(each.recomputed for each in decisions.values()),
         uses_of(sharing, loads_of(decisions)) if sharing.claims else (),
     )
-    return BalancerState(network, coverage, memories, names.services, names.localities, sharing, having), decision
+    after = BalancerState(network, coverage, memories, names.services, names.localities, sharing, having, rerouted)
+    return after, decision
+
+
+def _advanced(state: BalancerState, moment: Moment) -> tuple[dict[str, ServiceMemory], dict[str, Rerouted]]:
+    """Every service's memory after this step, by name; and where losses would take the load of those that call others."""
+    inputs, network = moment.inputs, moment.network
+    calling = {caller for parts in inputs.callers.values() for _, caller in parts}
+    # As of the step before, for those who call each other in a circle.
+    known = {name: one for name, one in state.rerouted.items() if name in calling and one.network is network}
+    for name in sorted(calling & state.services.keys() - known.keys()):
+        if last := state.services[name].decision.plan:
+            known[name] = rerouted_by(last, state.services[name].moves, network)
+    memories: dict[str, ServiceMemory] = {}
+    for name in callers_first(inputs.callers, inputs.catalog.services) if calling else sorted(inputs.catalog.services):
+        before = state.services.get(name)
+        moves = None
+        if name in inputs.callers:
+            held = before.moves if before else None
+            moves = moves_of(name, inputs.demand.get(name, {}), inputs.callers, known, held)
+        memory = service_step.advance(before, inputs.catalog.services[name], moment, moves)
+        memories[name] = memory
+        plan, told = memory.decision.plan, known.get(name)
+        if name in calling and plan and not (told and told.plan is plan and told.moves is moves):
+            known[name] = rerouted_by(plan, moves, network)
+    return {name: memories[name] for name in sorted(memories)}, known
 
 
 def _judge_names(state: BalancerState, inputs: Inputs, now_s: float) -> _Names:

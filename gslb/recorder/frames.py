@@ -117,7 +117,8 @@ class Record:
 
 NO_INPUTS: Final = Inputs(Catalog())
 _MEMORY_SHARED: Final = frozenset({"service", "tasks", "demand_seen", "compared", "network", "coverage", "budgets"})
-_STATE_SHARED: Final = frozenset({"network", "coverage", "services", "sharing"})
+# What services that call others would reroute follows from their plans.
+_STATE_SHARED: Final = frozenset({"network", "coverage", "services", "sharing", "rerouted"})
 _MEMORY_HINTS: Final = get_type_hints(ServiceMemory)
 _STATE_HINTS: Final = get_type_hints(BalancerState)
 

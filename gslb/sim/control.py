@@ -13,7 +13,7 @@ from typing import Final
 from bns.model import HealthStatus
 from gslb.balancer.coverage import Coverage, full_coverage
 from gslb.balancer.demand import DemandFold, DemandReport
-from gslb.balancer.inputs import Inputs, TaskState
+from gslb.balancer.inputs import Callers, Inputs, TaskState
 from gslb.balancer.outstanding import by_dns
 from gslb.balancer.state import BalancerState, Decision
 from gslb.balancer.step import step
@@ -22,7 +22,7 @@ from gslb.balancer.witness import WitnessStand
 from gslb.model import limits
 from gslb.model.endpoint import ServiceEndpoint
 from gslb.model.plan import Plan, Stamp
-from gslb.model.resources import Backend, CapacityMode, Catalog
+from gslb.model.resources import Backend, CapacityMode, Catalog, DemandSource
 from gslb.sim.agents import AgentReport, TaskLoad
 from gslb.sim.setup import Knobs, Setup
 from gslb.steer.view import ServiceView
@@ -74,6 +74,7 @@ class Control:
         self.catalog = setup.catalog
         self.rtt_ms: Mapping[tuple[str, str], float] = {}
         self.demand: Mapping[str, Mapping[str, float]] = {}
+        self.callers: Callers = {}  # who asks for it, as of the last periodic round
         self.decision = Decision()
         self.inputs = Inputs(setup.catalog)
         self.views: dict[str, ServiceView] = {}
@@ -112,17 +113,21 @@ class Control:
     def tick(self, now_s: float) -> None:
         """Judges health, looks for jumps of demand, and plans when it is time."""
         touched = self._judge_all(now_s)
-        self.demand = self._fold.demand(
-            {name: service.source for name, service in self.catalog.services.items()}, now_s=now_s
-        )
+        self.demand = self._fold.demand(self._sources, now_s=now_s)
         periodic = now_s >= self._due_s
         touched |= self._jumped()
+        if periodic:
+            self.callers = self._fold.callers(self._sources, now_s=now_s)
         if periodic or touched or self._urgent:
             self._plan(now_s, None if periodic or self._urgent else frozenset(touched))
         if periodic:
             self._due_s = now_s + self._knobs.plan_period_s
         self._urgent = False
         self._show(now_s)
+
+    @property
+    def _sources(self) -> dict[str, DemandSource]:
+        return {name: service.source for name, service in self.catalog.services.items()}
 
     def _judge_all(self, now_s: float) -> set[str]:
         """Every task's verdict; the services with a changed one."""
@@ -174,6 +179,7 @@ class Control:
             self.demand,
             self.rtt_ms,
             dict(self._plans),
+            self.callers,
             changed=changed,
         )
         self._state, self.decision = step(self._state, self.inputs, now_s=EPOCH_S + now_s)

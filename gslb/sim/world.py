@@ -46,11 +46,11 @@ class _Message:
 
 @dataclass(slots=True)
 class _Arrivals:
-    """First attempts of one reporter since its last report: sums of rps * s by (service, locality)."""
+    """First attempts of one reporter since its last report: sums of rps * s by (service, locality, caller or nobody)."""
 
     source: DemandSource
     place: str  # where the reporter is, to know whether it reaches the control plane
-    sums: dict[tuple[str, str], float] = field(default_factory=dict)
+    sums: dict[tuple[str, str, str], float] = field(default_factory=dict)
 
 
 class World:
@@ -121,20 +121,21 @@ class World:
                 self.control.hear_agent(report, 0.0)
         for (service, locality), _ in sorted(self.demand.items()):
             self._arrive(service, locality, locality, self._wanted(service, locality))
-        for caller, rps in self._calls_at_first():
-            self._arrive(*caller, rps)
+        for service, locality, rps, caller in self._calls_at_first():
+            self._arrive(service, locality, locality, rps, caller)
         for message in self._demand_messages(self.knobs.tick_s):
             if message.demand is not None:
                 self.control.hear_demand(message.demand, {}, 0.0)
         self.control.tick(0.0)
 
-    def _calls_at_first(self) -> Iterable[tuple[tuple[str, str, str], float]]:
-        """Calls are known only when there was traffic: the nearest datacenter of each locality stands in."""
+    def _calls_at_first(self) -> Iterable[tuple[str, str, float, str]]:
+        """Calls (callee, locality, rps, caller) are known only when there was traffic: each locality's nearest
+        datacenter stands in."""
         for call in self.setup.calls:
             for (service, locality), _ in sorted(self.demand.items()):
                 if service == call.caller and self.setup.service(call.callee).source is DemandSource.RPC:
                     place = self._nearest(service, locality)
-                    yield (call.callee, place, place), self._wanted(service, locality) * call.ratio
+                    yield call.callee, place, self._wanted(service, locality) * call.ratio, call.caller
 
     def _nearest(self, service: str, locality: str) -> str:
         catalog = self.catalog
@@ -168,40 +169,40 @@ class World:
         """One service's tick; `served` gets what it served, by (service, datacenter)."""
         offered: dict[str, float] = {}
         failed = total = 0.0
-        for locality, rps in self._sources(service, served):
+        for locality, rps, caller in self._sources(service, served):
             if locality in self.paths.lost or rps <= 0:
                 continue
             total += rps
-            failed += self._send(service, locality, rps, offered)
+            failed += self._send(service, locality, rps, offered, caller)
         return self._take(service, offered, total, failed, served)
 
-    def _sources(self, service: str, served: dict[tuple[str, str], float]) -> Iterable[tuple[str, float]]:
-        """(locality, rps) of everybody who asks `service` now."""
+    def _sources(self, service: str, served: dict[tuple[str, str], float]) -> Iterable[tuple[str, float, str]]:
+        """(locality, rps, caller or nobody) of everybody who asks `service` now."""
         for name, locality in sorted(self.demand):
             if name == service:
-                yield locality, self._wanted(name, locality)
+                yield locality, self._wanted(name, locality), ""
         for call in self.setup.calls:
             if call.callee == service:
                 for (caller, datacenter), rps in sorted(served.items()):
                     if caller == call.caller:
-                        yield datacenter, rps * call.ratio
+                        yield datacenter, rps * call.ratio, caller
 
-    def _send(self, service: str, locality: str, rps: float, offered: dict[str, float]) -> float:
+    def _send(self, service: str, locality: str, rps: float, offered: dict[str, float], caller: str) -> float:
         """Adds to `offered` by job what arrives; returns what failed on the way."""
         sent: dict[str, float] = {}
-        failed = self._aim(service, locality, rps, sent)
+        failed = self._aim(service, locality, rps, sent, caller)
         for name, flow in sent.items():
             carried = self._carried(locality, self.jobs[name], flow)
             failed += flow - carried
             offered[name] = offered.get(name, 0.0) + carried
         return failed
 
-    def _aim(self, service: str, locality: str, rps: float, offered: dict[str, float]) -> float:
+    def _aim(self, service: str, locality: str, rps: float, offered: dict[str, float], caller: str) -> float:
         """Adds to `offered` by job what is sent there; returns what failed at once."""
         definition = self.setup.service(service)
         if definition.source is not DemandSource.RPC and locality in self.catalog.areas:
             return self._browse(service, locality, rps, offered)
-        self._arrive(service, locality, locality, rps)
+        self._arrive(service, locality, locality, rps, caller)
         client = self._clients.get((service, locality))
         if client is None:
             client = self._clients[service, locality] = RpcClient(service, locality)
@@ -320,11 +321,11 @@ class World:
 
     # What is reported
 
-    def _arrive(self, service: str, locality: str, at: str, rps: float) -> None:
+    def _arrive(self, service: str, locality: str, at: str, rps: float, caller: str = "") -> None:
         """A first attempt is counted by the client's own process, or where it arrived (source edge)."""
         source = self.setup.service(service).source
         arrivals = self._arrivals.setdefault(f"{source.value}-{at}", _Arrivals(source, at))
-        key = (service, locality)
+        key = (service, locality, caller)
         arrivals.sums[key] = arrivals.sums.get(key, 0.0) + rps * self.knobs.tick_s
 
     def _report(self) -> None:
@@ -362,7 +363,8 @@ class World:
             if not self.paths.reaches(arrivals.place, CONTROL):
                 continue
             rows = tuple(
-                DemandRow(service, locality, round(total)) for (service, locality), total in sorted(sums.items())
+                DemandRow(service, locality, round(total), caller)
+                for (service, locality, caller), total in sorted(sums.items())
             )
             report = DemandReport(reporter, "boot", int(1000 * self.now_s) + 1, period_s, arrivals.source, rows)
             seen = counts.get(arrivals.place, {}) if arrivals.source is DemandSource.RPC else {}

@@ -289,6 +289,14 @@ BUGS = (
         f"{PLAN}::test_nobody_is_beyond_his_capacity_while_there_is_room_elsewhere",
     ),
     Bug(
+        "contingencies fit",
+        "a contingency is made as if callers stayed where they are",
+        "gslb/balancer/step.py",
+        "service_step.advance(before, inputs.catalog.services[name], moment, moves)",
+        "service_step.advance(before, inputs.catalog.services[name], moment, None)",
+        "tests/property/test_balancer_following.py::test_no_survivor_is_overfull_after_a_loss_that_moves_the_callers_too",
+    ),
+    Bug(
         "the same inputs give the same plan",
         "datacenters are summed up in the order in which they come",
         "gslb/balancer/capacity.py",

@@ -153,6 +153,9 @@ def test_states_round_trip(seed, count):
     state, then = found.state, last.state
     assert state is not None
     for each in fields(BalancerState):
+        if each.name == "rerouted":  # follows from the plans
+            assert state.rerouted == {}
+            continue
         assert same(getattr(state, each.name), getattr(then, each.name)), each.name
     for name, memory in then.services.items():
         again = state.services[name]
