@@ -135,12 +135,13 @@ LAME_DUCK_LIMIT_S: Final = 10.0
 
 # Overload (docs/explanation/overload.md)
 THROTTLE_WINDOW_S: Final = 1.0
-# A client offers an overloaded service this many times what it accepts, so that a fifth more shows when there is room.
-THROTTLE_EXCESS: Final = 1.2
+# A client offers an overloaded service this many times what it accepts, so that it sees when there is more room.
+THROTTLE_EXCESS: Final = 1.1
 # How fast a client comes back once nothing is refused any more, a window.
 THROTTLE_RETURN: Final = 2.0
-# This part of the calls goes out whatever happens, to find out when it is over.
+# A client never sends less than this part of its calls, and beside it asks with a few drawn at random.
 THROTTLE_FLOOR: Final = 0.01
+THROTTLE_PROBES: Final = 0.002
 HEDGE_BUDGET_FRACTION: Final = 0.05
 # An answer that is later than this part of all answers is asked for a second time.
 HEDGE_QUANTILE: Final = 0.95

@@ -3,6 +3,7 @@
     channel      a `grpc.Channel` to a service          aio_channel   the same for asyncio
     control      the process's control connection       scope         trace id, criticality, deadline for calls inside
     trace_id     of the request being served            criticality   of the request being served
+    degraded     whether less of an answer will do now
 
 The server's side is in `gslb.rpc.server`. Names are imported when they are first used, so that the pure `gslb.rpc.policy`
 costs nobody the import of gRPC.
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from gslb.rpc.client.api import channel
     from gslb.rpc.client.errors import ConfigurationError
     from gslb.rpc.client.shared import close_all, control
-    from gslb.rpc.context import criticality, scope, time_remaining_s, trace_id
+    from gslb.rpc.context import criticality, degraded, scope, time_remaining_s, trace_id
 
 _WHERE = {
     "ConfigurationError": "gslb.rpc.client.errors",
@@ -24,6 +25,7 @@ _WHERE = {
     "close_all": "gslb.rpc.client.shared",
     "control": "gslb.rpc.client.shared",
     "criticality": "gslb.rpc.context",
+    "degraded": "gslb.rpc.context",
     "scope": "gslb.rpc.context",
     "time_remaining_s": "gslb.rpc.context",
     "trace_id": "gslb.rpc.context",
@@ -36,6 +38,7 @@ __all__ = [
     "close_all",
     "control",
     "criticality",
+    "degraded",
     "scope",
     "time_remaining_s",
     "trace_id",

@@ -18,20 +18,28 @@ from gslb.rpc.policy.deadline import earliest, left_s
 
 TRACE_ID_KEY = "gslb-trace-id"
 CRITICALITY_KEY = "gslb-criticality"
+ATTEMPT_KEY = "gslb-attempt"  # how many tasks were asked before, on retries; missing: none
 
 Metadatum = tuple[str, str | bytes]
 Metadata = tuple[Metadatum, ...]
 
 _TRACE_ID = re.compile(r"[A-Za-z0-9_.:/+=-]{1,%d}" % limits.TRACE_ID_MAX_CHARS)  # noqa: UP031  # braces of the pattern
 
+_ATTEMPT = re.compile(r"[0-9]", re.ASCII)
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """The request being served; `deadline_s` on the monotonic clock, None: no deadline."""
+    """The request being served; `deadline_s` on the monotonic clock, None: no deadline.
+
+    `attempt`: how many tasks were asked before this one. `degraded`: the server is overloaded: less will do.
+    """
 
     trace_id: str
     criticality: Criticality = Criticality.CRITICAL
     deadline_s: float | None = None
+    attempt: int = 0
+    degraded: bool = False
 
 
 _current: ContextVar[Request | None] = ContextVar("gslb_request", default=None)
@@ -52,6 +60,12 @@ def criticality() -> Criticality:
     """The criticality of the request being served; CRITICAL outside of one."""
     request = _current.get()
     return request.criticality if request else Criticality.CRITICAL
+
+
+def degraded() -> bool:
+    """Whether to answer with less (fewer hits, from a cache), because this server is overloaded; False outside."""
+    request = _current.get()
+    return request.degraded if request else False
 
 
 def time_remaining_s() -> float | None:
@@ -92,6 +106,7 @@ def scope(
         trace_id=trace_id or (outer.trace_id if outer else new_trace_id()),
         criticality=inherited if criticality is None else criticality,
         deadline_s=deadline_s,
+        degraded=outer.degraded if outer else False,
     )
     token = _current.set(request)
     try:
@@ -106,14 +121,16 @@ def _text(value: str | bytes) -> str:
 
 def incoming(metadata: Iterable[Metadatum], time_remaining_s: float | None = None) -> Request:
     """The request that this metadata came with. What is missing or malformed gets its default: nobody is refused."""
-    found_id, found_criticality = "", Criticality.CRITICAL
+    found_id, found_criticality, attempt = "", Criticality.CRITICAL, 0
     for key, value in metadata:
         if key == TRACE_ID_KEY and _TRACE_ID.fullmatch(_text(value)):
             found_id = _text(value)
         elif key == CRITICALITY_KEY:
             found_criticality = Criticality.__members__.get(_text(value), Criticality.CRITICAL)
+        elif key == ATTEMPT_KEY and _ATTEMPT.fullmatch(_text(value)):
+            attempt = int(value)
     deadline_s = None if time_remaining_s is None else time.monotonic() + time_remaining_s
-    return Request(found_id or new_trace_id(), found_criticality, deadline_s)
+    return Request(found_id or new_trace_id(), found_criticality, deadline_s, attempt)
 
 
 def outgoing(metadata: Iterable[Metadatum] | None, chosen: Criticality | None) -> tuple[Metadata, Criticality]:

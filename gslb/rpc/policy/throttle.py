@@ -11,11 +11,11 @@ which rests where x = 1 - 1/K: the service is offered K times what it accepts. T
 so that it falls within one window and is back within some.
 
 K: with a refusal at the cost rho of a request, goodput = C / (1 + rho * (K - 1)). At rho = 0.1 the book's K = 2 leaves
-91 %, 1.5 leaves 95 %, and 1.2 (THROTTLE_EXCESS), 98 %. A smaller K finds out later that there is room again: f grows
-K-fold a window. So K is 1.2 while anything is refused, and 2 (THROTTLE_RETURN) after a window in which nothing was.
+91 %, 1.5 leaves 95 %, and 1.1 (THROTTLE_EXCESS), 99 %. A smaller K finds out later that there is room again: f grows
+K-fold a window. So K is 1.1 while anything is refused, and 2 (THROTTLE_RETURN) after a window in which nothing was.
 
 Each class has its own f, as servers refuse the least critical first. Which calls go is not drawn anew: it is those of the
-lowest ranks (`gslb.rpc.policy.rank`), which servers refuse last. Beside them a hundredth is drawn at random, and one
+lowest ranks (`gslb.rpc.policy.rank`), which servers refuse last. Beside them a few are drawn at random, and one
 call a window goes whatever happens: else a client all of whose calls have one high rank would never learn that it is over.
 """
 
@@ -27,8 +27,8 @@ from gslb.model.criticality import Criticality
 
 # A window lasts until answers to what was sent in it can be there, and never longer than this.
 WINDOW_MAX_S: Final = 5.0
-# Below this part, a refusal is one of a task's that was full for a moment.
-NOTICED: Final = 0.02
+# Fewer refusals than this part are those of a task that was full for a moment.
+NOTICED: Final = 0.05
 # Weight of the newest answer in the smoothed time that an answer takes.
 _SMOOTHING: Final = 0.1
 # A client that sent next to nothing knows next to nothing: so many calls are thought of as accepted, beside its own.
@@ -46,19 +46,21 @@ class _Class:
     sent_s: float | None = None  # the last call that went out
     held_back: int = 0  # since the channel was made
 
-    def turn(self, now_s: float) -> None:
+    def turn(self, now_s: float, excess: float) -> None:
         """Ends the window: what was seen in it sets the fraction."""
         known = self.accepted + self.refused
         x = self.refused / (known + _PRIOR)
-        excess = limits.THROTTLE_EXCESS if x > NOTICED else limits.THROTTLE_RETURN
+        if x <= NOTICED:
+            excess = limits.THROTTLE_RETURN
         self.fraction = min(1.0, max(limits.THROTTLE_FLOOR, self.fraction * excess * (1.0 - x)))
         self.since_s, self.accepted, self.refused = now_s, 0, 0
 
 
 @dataclass(slots=True)
 class Throttle:
-    """One client's towards one service. Guarded by the channel's lock; times are monotonic seconds."""
+    """One client's towards one service. Guarded by the channel's lock; times are monotonic seconds. `excess`: K."""
 
+    excess: float = limits.THROTTLE_EXCESS
     _classes: tuple[_Class, ...] = field(default_factory=lambda: tuple(_Class() for _ in Criticality))
     answer_s: float = 0.0  # smoothed: how long an accepted call takes
 
@@ -68,14 +70,14 @@ class Throttle:
         if one.since_s is None:
             one.since_s = now_s
         elif now_s - one.since_s >= self.window_s and one.accepted + one.refused:
-            one.turn(now_s)
-        if rank >= one.fraction and u >= limits.THROTTLE_FLOOR and not self._quiet(one, now_s):
+            one.turn(now_s, self.excess)
+        if rank >= one.fraction and u >= limits.THROTTLE_PROBES and not self._quiet(one, now_s):
             one.held_back += 1
             return False
         one.sent_s = now_s
         return True
 
-    def ended(self, criticality: Criticality, sent_s: float, now_s: float, *, refused: bool) -> None:
+    def ended(self, criticality: Criticality, sent_s: float, now_s: float, *, refused: bool, rank: float = 0.0) -> None:
         """An attempt that went out at `sent_s` is over. `refused`: for overload or quota; other failures are none."""
         one = self._classes[criticality]
         if not refused:
@@ -83,10 +85,11 @@ class Throttle:
         if one.since_s is None or sent_s < one.since_s:
             # Sent under an older fraction: it would be counted twice.
             return
-        if refused:
-            one.refused += 1
-        else:
+        if not refused:
             one.accepted += 1
+        elif rank < one.fraction:
+            # The refusal of one that went out to ask, from above the fraction, is what was to be expected.
+            one.refused += 1
 
     @property
     def window_s(self) -> float:

@@ -7,7 +7,8 @@
     registration = Registration("/bns/us-east1/me/echo/0", "127.1.0.1", port, load=load)
     serve_until_signal(server, health, Goodbye(load, registration))
 
-and the same with `grpc.aio.server`, `AioServerInterceptor`, `add_aio_health` and `aio_serve_until_signal`. Names are
+`ServerInterceptor(load, Gate(8))` protects the server from more than it can do (docs/how-to/protect-a-server.md).
+And the same with `grpc.aio.server`, `AioServerInterceptor`, `add_aio_health` and `aio_serve_until_signal`. Names are
 imported when they are first used.
 """
 
@@ -16,6 +17,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from bns.transport import server_options
     from gslb.rpc.server.aio_interceptor import AioServerInterceptor
+    from gslb.rpc.server.asgi import AsgiMiddleware
+    from gslb.rpc.server.gate import Gate
     from gslb.rpc.server.load import Load
     from gslb.rpc.server.registration import Registration
     from gslb.rpc.server.stopping import (
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
 _STOPPING = "gslb.rpc.server.stopping"
 _WHERE = {
     "AioServerInterceptor": "gslb.rpc.server.aio_interceptor",
+    "AsgiMiddleware": "gslb.rpc.server.asgi",
+    "Gate": "gslb.rpc.server.gate",
     "Goodbye": _STOPPING,
     "Load": "gslb.rpc.server.load",
     "Registration": "gslb.rpc.server.registration",
@@ -47,6 +52,8 @@ _WHERE = {
 
 __all__ = [
     "AioServerInterceptor",
+    "AsgiMiddleware",
+    "Gate",
     "Goodbye",
     "Load",
     "Registration",

@@ -1,13 +1,20 @@
-"""For `grpc.server`: counts requests, and makes trace id, criticality and deadline known to the handler's calls."""
+"""For `grpc.server`: counts requests, and makes trace id, criticality and deadline known to the handler's calls.
 
+With a gate, a request is served when there is a slot for it, and refused when the server is overloaded.
+"""
+
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 import grpc
 from typing_extensions import override
 
 from gslb.rpc import context as request_context
+from gslb.rpc.policy.guard import Fate
+from gslb.rpc.server.gate import CODES, Gate
 from gslb.rpc.server.load import Load
 from gslb.rpc.server.outcome import counted, is_failure, remaining_s
 
@@ -22,10 +29,14 @@ StreamBehaviour = Callable[[object, grpc.ServicerContext], Iterator[object]]
 
 
 class ServerInterceptor(InterceptorBase):
-    """Put it first: `grpc.server(pool, interceptors=[ServerInterceptor(load)])`."""
+    """Put it first: `grpc.server(pool, interceptors=[ServerInterceptor(load)])`.
 
-    def __init__(self, load: Load) -> None:
+    `gate`: give it as many slots as the pool has threads; what waits for a thread counts as waiting.
+    """
+
+    def __init__(self, load: Load, gate: Gate | None = None) -> None:
         self._load = load
+        self._gate = gate
 
     @override
     def intercept_service(
@@ -36,36 +47,41 @@ class ServerInterceptor(InterceptorBase):
         handler = continuation(handler_call_details)
         if handler is None or not counted(handler_call_details.method):
             return handler
-        return self._wrapped(handler)
+        return self._wrapped(handler, time.monotonic())
 
-    def _wrapped(self, handler: Handler) -> Handler:
+    def _wrapped(self, handler: Handler, arrived_s: float) -> Handler:
         make, inner = handler_kind(handler)
-        wrap = self._stream(cast(StreamBehaviour, inner)) if handler.response_streaming else self._unary(inner)
+        streams = handler.response_streaming
+        wrap = self._stream(cast(StreamBehaviour, inner), arrived_s) if streams else self._unary(inner, arrived_s)
         return make(wrap, handler.request_deserializer, handler.response_serializer)
 
-    def _unary(self, inner: Behaviour) -> Behaviour:
+    def _unary(self, inner: Behaviour, arrived_s: float) -> Behaviour:
         def behaviour(request: object, context: grpc.ServicerContext) -> object:
-            with self._serving(context):
+            with self._serving(context, arrived_s):
                 return inner(request, context)
 
         return behaviour
 
-    def _stream(self, inner: StreamBehaviour) -> StreamBehaviour:
+    def _stream(self, inner: StreamBehaviour, arrived_s: float) -> StreamBehaviour:
         def behaviour(request: object, context: grpc.ServicerContext) -> Iterator[object]:
             # gRPC runs a generator on one thread from first to last, so contextvars hold in between.
-            with self._serving(context):
+            with self._serving(context, arrived_s):
                 yield from inner(request, context)
 
         return behaviour
 
     @contextmanager
-    def _serving(self, context: grpc.ServicerContext) -> Iterator[None]:
+    def _serving(self, context: grpc.ServicerContext, arrived_s: float) -> Iterator[None]:
         request = request_context.incoming(context.invocation_metadata(), remaining_s(context.time_remaining()))
-        token = request_context.enter(request)
         self._load.begin()
         raised = True
         try:
-            yield
+            with self._admitted(request, context, arrived_s) as admitted:
+                token = request_context.enter(admitted)
+                try:
+                    yield
+                finally:
+                    request_context.leave(token)
             raised = False
         except GeneratorExit:
             # The client went away in the midst of a stream.
@@ -74,7 +90,24 @@ class ServerInterceptor(InterceptorBase):
         finally:
             failed = is_failure(code_of(context), raised=raised)
             self._load.end(request.criticality, ok=not failed)
-            request_context.leave(token)
+
+    @contextmanager
+    def _admitted(
+        self, request: request_context.Request, context: grpc.ServicerContext, arrived_s: float
+    ) -> Iterator[request_context.Request]:
+        """Holds a slot of the gate; refuses the request by `abort` when there is to be none."""
+        gate = self._gate
+        if gate is None:
+            yield request
+            return
+        ticket = gate.ticket(request, arrived_s)
+        fate = gate.enter(ticket)
+        if fate is not Fate.BEGIN:
+            context.abort(CODES[fate], fate.value)
+        try:
+            yield replace(request, degraded=True) if ticket.degraded else request
+        finally:
+            gate.finish(ticket)
 
 
 def code_of(context: object) -> object:
