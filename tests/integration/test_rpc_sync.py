@@ -29,6 +29,7 @@ from tests.support.echo import (
 @pytest.fixture(scope="module")
 def planet() -> Iterator[Planet]:
     made = Planet(["us-east1/u/echo/0", "us-east1/u/echo/1", "europe-west1/u/echo/0"])
+    made.serve({"us-east1": 0.8, "europe-west1": 0.2})
     yield made
     gslb.rpc.close_all()
     made.close()

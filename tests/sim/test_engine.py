@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from gslb.cli.sim import sim
+from gslb.cli.main import main as gslb
 from gslb.sim import chart, story
 from gslb.sim.canvas import SvgCanvas
 from gslb.sim.commands import COMMANDS, Stage
@@ -248,11 +248,11 @@ def test_the_command_shows_the_difference_rewrites_and_draws(tmp_path: Path):
     path = tmp_path / "one.txt"
     path.write_text("\n".join([*PLANET, "run 5s", "expect served at-least 100%"]) + "\n")
     run = CliRunner().invoke
-    first = run(sim, [str(path)])
+    first = run(gslb, ["sim", str(path)])
     assert first.exit_code == 1
     assert "+ok: served is 100 %" in first.output
-    assert run(sim, [str(path), "--rewrite"]).exit_code == 0
-    again = run(sim, [str(path), "--plot", str(tmp_path / "one.svg")])
+    assert run(gslb, ["sim", str(path), "--rewrite"]).exit_code == 0
+    again = run(gslb, ["sim", str(path), "--plot", str(tmp_path / "one.svg")])
     assert again.exit_code == 0, again.output
     assert "as it says" in again.output
     drawn = (tmp_path / "one.svg").read_text()
@@ -260,7 +260,7 @@ def test_the_command_shows_the_difference_rewrites_and_draws(tmp_path: Path):
     # Demand and served, and of two datacenters load, capacity, share and utilization.
     assert drawn.count("<polyline") == 2 + 2 * 4
     assert "utilization (work asked for over CPU there is), %" in drawn
-    refused = run(sim, [str(path), "--plot", str(tmp_path / "one.gif")])
+    refused = run(gslb, ["sim", str(path), "--plot", str(tmp_path / "one.gif")])
     assert refused.exit_code == 2
     assert "pictures end in .svg or .png" in refused.output
 
@@ -268,7 +268,7 @@ def test_the_command_shows_the_difference_rewrites_and_draws(tmp_path: Path):
 def test_a_png_shows_what_was_done(tmp_path: Path):
     path = tmp_path / "one.txt"
     path.write_text("\n".join([*PLANET, "run 20s", "lose east", "run 20s", "set noise=5%", "run 5s"]) + "\n")
-    drawn = CliRunner().invoke(sim, [str(path), "--rewrite", "--plot", str(tmp_path / "one.png")])
+    drawn = CliRunner().invoke(gslb, ["sim", str(path), "--rewrite", "--plot", str(tmp_path / "one.png")])
     assert drawn.exit_code == 0, drawn.output
     with Image.open(tmp_path / "one.png") as picture:
         assert picture.format == "PNG"
@@ -285,16 +285,16 @@ def test_without_pillow_the_way_to_get_it_is_said_before_the_story_is_played(tmp
     monkeypatch.setitem(sys.modules, "PIL", None)
     path = tmp_path / "one.txt"
     path.write_text("\n".join([*PLANET, "run 5s"]) + "\n")
-    refused = CliRunner().invoke(sim, [str(path), "--plot", str(tmp_path / "one.png")])
+    refused = CliRunner().invoke(gslb, ["sim", str(path), "--plot", str(tmp_path / "one.png")])
     assert refused.exit_code == 1
     assert "pip install 'gslb[plot]'" in refused.output
-    assert CliRunner().invoke(sim, [str(path), "--rewrite", "--plot", str(tmp_path / "one.svg")]).exit_code == 0
+    assert CliRunner().invoke(gslb, ["sim", str(path), "--rewrite", "--plot", str(tmp_path / "one.svg")]).exit_code == 0
 
 
 def test_an_expectation_that_is_missed_is_not_made_good_by_rewriting(tmp_path: Path):
     path = tmp_path / "one.txt"
     path.write_text("\n".join([*PLANET, "run 5s", "expect served at-most 1%"]) + "\n")
-    assert CliRunner().invoke(sim, [str(path), "--rewrite"]).exit_code == 1
+    assert CliRunner().invoke(gslb, ["sim", str(path), "--rewrite"]).exit_code == 1
     assert "MISSED" in path.read_text()
 
 
