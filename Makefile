@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 
-.PHONY: help setup texts demo test test-dns-dataplane check lint types imports drift rust gen lock bench bench-balancer bench-dns bench-rpc clean
+.PHONY: help setup texts demo test test-dns-dataplane fuzz check lint types imports drift rust gen lock bench bench-balancer bench-dns bench-rpc clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -26,6 +26,10 @@ test: setup texts ## every test, on real parts
 
 test-dns-dataplane: setup ## a million random messages through both DNS responders
 	GSLB_DIFFERENTIAL=1000000 $(BIN)/pytest -q -s --timeout 1800 tests/property/test_dns_dataplane.py
+
+FUZZ_S ?= 60
+fuzz: setup ## each fuzz target of the DNS data plane for FUZZ_S seconds (60), and the cost of hostile messages
+	GSLB_FUZZ_S=$(FUZZ_S) $(BIN)/pytest -q -s -m fuzz tests/fuzz
 
 check: setup lint types imports drift rust ## ruff, mypy strict, import-linter, generated-code drift, clippy
 

@@ -7,8 +7,9 @@ HEADER_OCTETS: Final = 12
 UDP_PAYLOAD_MIN_OCTETS: Final = 512  # RFC 1035 section 4.2.1
 UDP_PAYLOAD_MAX_OCTETS: Final = 1232  # no fragments anywhere (DNS flag day 2020)
 TCP_MESSAGE_MAX_OCTETS: Final = 65_535
-# What a query may carry beside its question: an OPT, perhaps a signature.
-QUERY_RECORDS_MAX: Final = 8
+# What a query may carry beside its question: an OPT, perhaps a signature or the SOA of an IXFR. Each may have a name of
+# 127 labels to walk over, so one more would cost half a plain answer.
+QUERY_RECORDS_MAX: Final = 4
 OPTIONS_MAX: Final = 32
 # CNAMEs and DNAMEs that one answer follows.
 CHAIN_MAX: Final = 8
