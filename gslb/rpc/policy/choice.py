@@ -29,6 +29,7 @@ class Report:
     utilization: float = 0.0  # of what is allotted to it; may exceed 1
     rps: float = 0.0  # requests that it ended per second, errors included
     eps: float = 0.0  # errors among them
+    room: float = 0.0  # requests that it can have under way before they slow one another (`gslb.rpc.policy.room`)
 
 
 class Rule(ABC, Generic[M]):

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Final
 
+from gslb.rpc.policy.adaptive import Adaptive
 from gslb.rpc.policy.choice import LeastRequest, RoundRobin, Rule
 from gslb.rpc.policy.p2c import M
 from gslb.rpc.policy.prequal import Prequal
@@ -14,8 +15,9 @@ LEAST_REQUEST: Final = "least_request"
 WEIGHTED_ROUND_ROBIN: Final = "weighted_round_robin"
 PREQUAL: Final = "prequal"
 RING_HASH: Final = "ring_hash"
+ADAPTIVE: Final = "adaptive"
 
-NAMES: Final = (ROUND_ROBIN, LEAST_REQUEST, WEIGHTED_ROUND_ROBIN, PREQUAL, RING_HASH)
+NAMES: Final = (ROUND_ROBIN, LEAST_REQUEST, WEIGHTED_ROUND_ROBIN, PREQUAL, RING_HASH, ADAPTIVE)
 
 
 def make_rule(name: str) -> Rule[M]:
@@ -26,6 +28,7 @@ def make_rule(name: str) -> Rule[M]:
         WEIGHTED_ROUND_ROBIN: WeightedRoundRobin,
         PREQUAL: Prequal,
         RING_HASH: RingHash,
+        ADAPTIVE: Adaptive,
     }
     maker = makers.get(name)
     if maker is None:

@@ -9,6 +9,7 @@ import heapq
 from dataclasses import dataclass, field
 
 from gslb.rpc.policy.choice import Report
+from gslb.rpc.policy.room import Room
 from gslb.rpc.policy.selfload import SelfLoad
 
 # How much of a period's CPU and rate the smoothed figures take in.
@@ -29,6 +30,7 @@ class Server:
     ended: int = 0
     queue: list[tuple[float, int, float, int, int]] = field(default_factory=list)  # mark, number, arrived, seen, client
     load: SelfLoad = field(default_factory=SelfLoad)
+    room: Room = field(default_factory=Room)
     utilization: float = 0.0
     rps: float = 0.0
     _cpu_before_s: float = 0.0
@@ -37,11 +39,12 @@ class Server:
     def advance(self, now_s: float) -> None:
         """Works until `now_s`."""
         under_way = len(self.queue)
-        if under_way:
-            rate = 1.0 if under_way <= self.cores else self.cores / under_way
-            done_s = (now_s - self.at_s) * rate
-            self.virtual_s += done_s
-            self.cpu_s += done_s * under_way
+        span_s = now_s - self.at_s
+        rate = 1.0 if under_way <= self.cores else self.cores / under_way
+        self.virtual_s += span_s * rate
+        cpu_s = span_s * rate * under_way
+        self.cpu_s += cpu_s
+        self.room.passed(span_s, span_s * under_way, cpu_s)
         self.at_s = now_s
 
     def arrive(self, number: int, work_s: float, client: int) -> None:
@@ -78,4 +81,4 @@ class Server:
 
     def report(self) -> Report:
         """What it says of itself now."""
-        return Report(len(self.queue), self.load.latency_s(), self.utilization, self.rps)
+        return Report(len(self.queue), self.load.latency_s(), self.utilization, self.rps, room=self.room.requests)
