@@ -123,7 +123,7 @@ def capacity_of(
         rps = rps_by_job.get(task.job)
         if rps is None:
             continue
-        drain = coverage.drain_of(service.name, task)
+        drain = coverage.drain_of(service.name, task) if coverage.drains else ""
         site = sums.get(task.datacenter)
         easing = coverage.easing_of(service.name, task) if coverage.easing and not drain else None
         if drain or easing:
@@ -134,8 +134,8 @@ def capacity_of(
                 site.easing = min(site.easing, easing.remaining)
             site.add(
                 task,
-                min(rps, learning.limit_rps(task)),
-                learning.warmth_of(task),
+                min(rps, learning.limit_rps(task)) if learning.guards else rps,
+                learning.warmth_of(task) if learning.jobs else 1.0,
                 drained=bool(drain) or task.drained,
                 held=task.name in flaps.held,
             )

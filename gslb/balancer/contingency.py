@@ -228,8 +228,10 @@ def _all_of(losses_: _Losses, flags: Flags) -> Flags:
 def _judged(losses_: _Losses, parts: Matrix, max_utilization: float) -> tuple[Flags, Flags]:
     """Of each pair (R,): whether nobody is overfull under `parts`; and whether no request would win much elsewhere."""
     count = len(losses_.load_rps)
-    moved: Matrix = np.zeros((count, count))
-    np.add.at(moved, losses_.column, losses_.lost_rps[:, None] * parts)
+    row, heir = np.nonzero(parts)
+    pair = losses_.column[row] * count + heir
+    inherited = np.bincount(pair, losses_.lost_rps[row] * parts[row, heir], count**2)
+    moved: Matrix = inherited.reshape(count, count).astype(np.float64)
     then: Matrix = losses_.load_rps + moved
     used: Matrix = np.full((count, count), np.inf)
     np.divide(then, losses_.capacity_rps, out=used, where=losses_.capacity_rps > 0)
@@ -240,8 +242,9 @@ def _judged(losses_: _Losses, parts: Matrix, max_utilization: float) -> tuple[Fl
     price = phi.price_ms[:SEGMENTS_TO_BRINK]
     step = np.searchsorted(np.cumsum(phi.width[:SEGMENTS_TO_BRINK]), used, side="right")
     cheapest = (losses_.cost_ms + np.append(price, np.inf)[step][losses_.column]).min(axis=1)
-    paid = losses_.cost_ms + price[np.minimum(step, SEGMENTS_TO_BRINK - 1)][losses_.column]
-    dearest = np.where(parts > 0, paid, -np.inf).max(axis=1)
+    paid = losses_.cost_ms[row, heir] + price[np.minimum(step.ravel()[pair], SEGMENTS_TO_BRINK - 1)]
+    dearest = np.full(len(parts), -np.inf)
+    np.maximum.at(dearest, row, paid)
     fits: Flags = np.any(parts, axis=1) & ~overfull[losses_.column]
     good: Flags = fits & np.less_equal(dearest - cheapest, HOLD_GAIN_MS)
     return fits, good

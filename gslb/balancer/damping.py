@@ -181,6 +181,9 @@ def growth_rps(used_rps: Vector, elapsed_s: float) -> Vector:
 
 def ramp(move: Move) -> Ramped:
     """The forced part of the move at once, of the voluntary part as much as growth allows."""
+    if not move.previous.any():
+        # The first plan of all: everybody is homeless, and nothing is voluntary.
+        return Ramped(move.target, 1.0)
     outs = np.maximum(move.previous - move.target, 0.0)
     ins = np.maximum(move.target - move.previous, 0.0)
     if not ins.any():

@@ -55,7 +55,7 @@ def fill(lost: Lost) -> Matrix:
             load[loss],
             need / together,
             table,
-            len(np.unique(loss)) < len(loss),
+            bool((need < together).any()),
         )
         flows[rows] = room.taken(need)
         np.add.at(load, loss, flows[rows])

@@ -108,8 +108,9 @@ def plan_violations(plan: Plan, localities: Collection[str], datacenters: Collec
     violations = (
         [f"lost localities: {len(lost)} of {len(localities)} have no shares, among them {lost[0]}"] if lost else []
     )
+    known = frozenset(datacenters)
     for locality, shares in plan.shares.items():
-        fault = _shares_fault(shares, datacenters)
+        fault = _shares_fault(shares, known)
         if fault:
             violations.append(f"{fault} (service {plan.service}, locality {locality})")
             break
@@ -120,7 +121,7 @@ def plan_violations(plan: Plan, localities: Collection[str], datacenters: Collec
     return tuple(violations)
 
 
-def _shares_fault(shares: Shares, datacenters: Collection[str]) -> str:
+def _shares_fault(shares: Shares, datacenters: frozenset[str]) -> str:
     if not shares:
         return "never empty: no datacenter has a share"
     unknown = [name for name in shares if name not in datacenters]

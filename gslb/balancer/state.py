@@ -1,5 +1,6 @@
 """What the balancer remembers from step to step, and what it decides. PURE values."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -75,6 +76,7 @@ class ServiceMemory:
     decision: ServiceDecision = ServiceDecision(None)
     learning: Learning = UNLEARNED
     flaps: Flaps = NO_FLAPS
+    quiet_until_s: float = -math.inf  # nothing but news changes anything before
 
 
 @dataclass(frozen=True, slots=True, eq=False)

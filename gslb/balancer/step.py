@@ -48,7 +48,7 @@ def step(state: BalancerState, inputs: Inputs, *, now_s: float) -> tuple[Balance
     having = bandwidths(state.bandwidths, inputs, sharing)
     moment = Moment(inputs, network, coverage, now_s, hold, sharing.budgets, having)
     memories, rerouted = _advanced(state, moment)
-    gone = sorted({*state.services, *inputs.previous} - memories.keys())
+    gone = sorted((state.services.keys() | inputs.previous.keys()) - memories.keys())
     decisions = {name: memory.decision for name, memory in memories.items()}
     held = {name for name in gone if name not in inputs.deleted.services} if names.lost_services else set()
     for name in sorted(held):

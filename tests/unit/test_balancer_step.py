@@ -284,6 +284,32 @@ def test_equal_values_in_new_objects_are_no_change_and_small_wobbles_of_demand_n
     assert run.decision.recomputed == 1
 
 
+def test_a_service_that_rests_decides_as_one_that_is_looked_at_in_every_step() -> None:
+    resting, looked_at = Run(planet(EVERYWHERE)), Run(planet(EVERYWHERE))
+    slower = {("north-america", "us-east1"): 70.0}
+    rested = 0
+    for turn in range(150):
+        inputs = resting.inputs if turn < 20 else replace(resting.inputs, rtt_ms=slower)
+        if turn == 60:
+            inputs = drained(inputs, drain(DrainScope.DATACENTER, "us-east1", from_s=resting.now_s + 5, for_s=180.0))
+        before = resting.state
+        looked_at.state = replace(
+            looked_at.state,
+            services={
+                name: replace(memory, quiet_until_s=-math.inf) for name, memory in looked_at.state.services.items()
+            },
+        )
+        plan = resting.after(5, inputs)
+        assert looked_at.after(5, inputs) == plan
+        assert [each.changed for each in looked_at.decision.services.values()] == [
+            each.changed for each in resting.decision.services.values()
+        ]
+        assert looked_at.decision.recomputed == resting.decision.recomputed
+        rested += resting.state.services.get("backend") is before.services.get("backend")
+    # Else this would show nothing: it rested in most steps, and was solved again in some.
+    assert 60 < rested < 148
+
+
 def test_only_listed_services_are_looked_at_for_changed_tasks() -> None:
     run = Run(planet(EVERYWHERE))
     before = run.after(0)
