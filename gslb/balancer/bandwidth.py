@@ -113,7 +113,7 @@ def _parts(
     """A path's Mbit/s by service: none gets less than an equal part unless it needs less; the rest goes in equal parts."""
     locality, datacenter = path
     needs = {
-        name: NEED_FACTOR * sent[datacenter] * max(demand.get(name, {}).get(locality, 0.0), 0.0)
+        name: NEED_FACTOR * sent[datacenter] * _sensible_rps(demand.get(name, {}).get(locality, 0.0))
         for name, sent in sending.items()
         if datacenter in sent
     }
@@ -123,6 +123,11 @@ def _parts(
         parts[name] = min(needs[name], left / count)
         left -= parts[name]
     return {name: part + left / len(parts) for name, part in parts.items()}
+
+
+def _sensible_rps(rps: float) -> float:
+    """What is no rate counts as none here: its service is held for it, and the others on the path go on."""
+    return rps if 0 <= rps <= limits.RATE_MAX_RPS else 0.0
 
 
 def lanes_of(service: Service, bandwidth: Bandwidth, row: Mapping[str, int], datacenters: Iterable[str]) -> Lanes:

@@ -172,7 +172,7 @@ class DemandFold:
         if known is None and len(self._reporters) >= REPORTERS_MAX:
             return f"more than {REPORTERS_MAX} reporters"
         rows = len(report.rows) + sum(1 for row in report.rows if row.caller)
-        if self._rows + rows > ROWS_TOTAL_MAX:
+        if self._rows - _replaced(known, report) + rows > ROWS_TOTAL_MAX:
             return f"more than {ROWS_TOTAL_MAX} rows of all reporters together"
         return ""
 
@@ -198,6 +198,16 @@ def _rates(report: DemandReport, period_s: float, now_s: float) -> _Rates:
             call = (row.service, row.locality, row.caller)
             calls[call] = calls.get(call, 0.0) + rps
     return _Rates(rows, period_s, now_s, calls)
+
+
+def _replaced(known: _Reporter | None, report: DemandReport) -> int:
+    """Rows in memory that the report takes the place of: of its source, or of the boot before all."""
+    if known is None:
+        return 0
+    if known.boot_id != report.boot_id:
+        return sum(rates.size for rates in known.rates.values())
+    old = known.rates.get(report.source)
+    return old.size if old else 0
 
 
 def _malformed(report: DemandReport) -> str:

@@ -66,6 +66,11 @@ class Outstanding:
         return placed
 
 
+def not_ahead(out: Outstanding, now_s: float) -> Outstanding:
+    """The same under a clock that was put back: or nothing could change until it has caught up."""
+    return replace(out, since_s=now_s) if out.since_s > now_s else out
+
+
 def _between(old: Matrix, new: Matrix, done: float) -> Matrix:
     part = min(max(done, 0.0), 1.0)
     return new if part >= 1.0 or old is new else old + part * (new - old)

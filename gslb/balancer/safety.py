@@ -24,31 +24,39 @@ class RemovalBudget:
     accepted: frozenset[str] = frozenset()  # there when last all was well
     since_s: float | None = None  # start of the window; None: no name is missing
     held: bool = False
+    judged_s: float | None = None  # when it was last asked; only time that passed between two answers counts
 
     def judge(self, present: frozenset[str], what: str, *, now_s: float) -> tuple["RemovalBudget", str]:
         """The next budget, and why `present` may not be planned with now; empty: it may."""
-        names, since_s = self.names, self.since_s
+        names, since_s = self.names, self._since(now_s)
         if since_s is not None and not self.held and now_s - since_s >= limits.REMOVAL_BUDGET_WINDOW_S:
             names, since_s = self.accepted, None
         missing = len(names - present)
         if not missing:
-            return RemovalBudget(present, present), ""
+            return RemovalBudget(present, present, judged_s=now_s), ""
         if since_s is None:
             since_s = now_s
         windows = 1 + max(0, math.floor((now_s - since_s) / limits.REMOVAL_BUDGET_WINDOW_S))
         allowed = len(names) * (1 - (1 - limits.REMOVAL_BUDGET_FRACTION) ** min(windows, WINDOWS_MAX))
         if missing > allowed:
-            return RemovalBudget(names, self.accepted, since_s, held=True), (
+            return RemovalBudget(names, self.accepted, since_s, held=True, judged_s=now_s), (
                 f"removal budget: {missing} of {len(names)} {what} vanished within "
                 f"{windows * limits.REMOVAL_BUDGET_WINDOW_S:g} s, {math.floor(allowed)} may"
             )
-        return RemovalBudget(names | present, present, since_s), ""
+        return RemovalBudget(names | present, present, since_s, judged_s=now_s), ""
+
+    def _since(self, now_s: float) -> float | None:
+        """Start of the window on today's clock: a clock that jumps neither ends a window nor begins it anew."""
+        if self.since_s is None or self.judged_s is None:
+            return self.since_s
+        passed_s = min(max(now_s - self.judged_s, 0.0), limits.REMOVAL_BUDGET_WINDOW_S)
+        return now_s - passed_s - (self.judged_s - self.since_s)
 
     def without(self, names: frozenset[str]) -> "RemovalBudget":
         """Not counting `names`: an operator deleted them, so they did not vanish."""
         if not self.names & names:
             return self
-        return RemovalBudget(self.names - names, self.accepted - names, self.since_s, held=self.held)
+        return replace(self, names=self.names - names, accepted=self.accepted - names)
 
 
 NO_NAMES = RemovalBudget()

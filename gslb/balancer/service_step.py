@@ -175,8 +175,10 @@ def _untouched(memory: ServiceMemory, service: Service, tasks: tuple[TaskState, 
 
 
 def _gain_is_due(solved: Solved, now_s: float) -> bool:
+    """Whether stickiness forbade a move that would pay now, or would never decay, for the clock was put back."""
+    since_s = solved.stickiness_since_s
     return solved.gain_ms > STICKINESS_MIN_MS and (
-        stickiness_ms(solved.stickiness_since_s, now_s) <= GAIN_FRACTION * solved.gain_ms
+        since_s > now_s or stickiness_ms(since_s, now_s) <= GAIN_FRACTION * solved.gain_ms
     )
 
 
@@ -272,6 +274,7 @@ def _seen_through_dns(
     out, ttl_s, now_s = memory.outstanding, float(case.service.ttl_s), moment.now_s
     if out is None or memory.solved is None or not out.fits(case.columns, len(case.demand_rps)):
         return case, out
+    out = outstanding.not_ahead(out, now_s)
     sites = {site.datacenter: site for site in case.capacity.datacenters}
     here = [sites[name] for name in _names(case, moment.network)]
     dead = np.array([site.capacity_rps <= 0 and not site.drained for site in here])
@@ -520,7 +523,7 @@ def _stickiness_since(solved: Solved | None, case: _Case, previous: Matrix, now_
     load = case.demand_rps @ previous
     used = np.array(case.used_rps)
     room = used * _overload(case) * (1 + FORCED_TOLERANCE)
-    return now_s if bool((load > room).any()) else solved.stickiness_since_s
+    return now_s if bool((load > room).any()) else min(solved.stickiness_since_s, now_s)
 
 
 def _matrix(plan: Plan | None, case: _Case, network: Network) -> Matrix:

@@ -13,7 +13,7 @@ leave the split as it was.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -95,6 +95,9 @@ def split(before: Sharing, claims: Sequence[Claim], demand_rps: Mapping[str, flo
     """
     if not any(claim.costs for claim in claims):
         return NOTHING_SHARED
+    if before.changed_at_s > now_s:
+        # The clock was put back: or no budget would grow until it has caught up.
+        before = replace(before, changed_at_s=now_s)
     needs = _needs(claims, demand_rps)
     table = {claim.pair: claim for claim in claims}
     aims = before.aims if _alike(before, table, needs) else _aims(claims, needs)

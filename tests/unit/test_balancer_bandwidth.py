@@ -181,3 +181,12 @@ def test_nobody_is_above_capacity_when_the_widest_line_is_lost() -> None:
     for _ in range(30):
         plan = run.step()
     assert max(utilizations(plan).values()) <= 1.001
+
+
+@pytest.mark.parametrize("rps", [float("nan"), float("inf"), -5.0, 1e30])
+def test_a_rate_that_is_none_is_its_own_services_trouble_on_a_shared_path(rps: float) -> None:
+    paths = {("coast", "here"): 300.0}
+    inputs = uploads({"coast": 10.0}, paths=paths, names=("s", "t"))
+    run = settled(replace(inputs, demand={**inputs.demand, "t": {"coast": rps}}), periods=3)
+    assert not run.decision.services["s"].held
+    assert "no rate" in run.decision.services["t"].held

@@ -202,3 +202,13 @@ def test_memory_is_bounded_in_reporters_and_rows(monkeypatch: pytest.MonkeyPatch
     assert "more than 3 rows" in fold.accept(report(2, reporter="a", rows=many), now_s=0)
     for seq in range(2, 20):
         assert fold.accept(report(seq, reporter="a"), now_s=seq) == ""
+
+
+def test_those_who_are_known_go_on_reporting_when_no_room_is_left_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gslb.balancer.demand.ROWS_TOTAL_MAX", 3)
+    fold = DemandFold()
+    rows = tuple(DemandRow("backend", f"area{i}", 1) for i in range(3))
+    assert fold.accept(report(reporter="a", rows=rows), now_s=0) == ""
+    assert "more than 3 rows" in fold.accept(report(reporter="b"), now_s=0)
+    assert fold.accept(report(2, reporter="a", rows=rows), now_s=2) == "", "it takes the place of its last report"
+    assert fold.accept(report(1, reporter="a", boot_id="b2", rows=rows), now_s=4) == "", "or of the boot before"

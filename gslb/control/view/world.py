@@ -6,7 +6,7 @@ reports costs each service it touches one rebuild. What it finds goes to the hub
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from bns.model import HealthStatus, Task
 from bns.view import BnsView
@@ -243,4 +243,4 @@ def _within(budget: RemovalBudget, jobs: Iterable[str]) -> RemovalBudget:
 
     if all(name.rpartition("/")[0] in kept for name in budget.names | budget.accepted):
         return budget
-    return RemovalBudget(inside(budget.names), inside(budget.accepted), budget.since_s, held=budget.held)
+    return replace(budget, names=inside(budget.names), accepted=inside(budget.accepted))
