@@ -1,16 +1,18 @@
 """Why a locality's requests of a service go where they go. PURE."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gslb.balancer.bandwidth import Bandwidth, Transfer, transfer
+from gslb.balancer.binding import Binding, Hold, Place, bindings, full_prices_ms
 from gslb.balancer.capacity import DatacenterCapacity
 from gslb.balancer.contingency import peak_after
 from gslb.balancer.following import moved_by
 from gslb.balancer.inputs import Inputs
 from gslb.balancer.policy import cost_ms
 from gslb.balancer.service_step import stickiness_ms
-from gslb.balancer.state import BalancerState
+from gslb.balancer.state import BalancerState, ServiceMemory
 from gslb.model.errors import NotFoundError
 from gslb.model.plan import ZERO_STAMP, Plan, Shares, Stamp
 from gslb.model.resources import Policy, Service
@@ -37,6 +39,7 @@ class Candidate:
     )
     fullest_if_lost: str = ""  # the survivor that would be fullest then; empty: none
     fullest_utilization: float = 0.0
+    binds: Binding | None = None  # what keeps some of the locality's requests from here; None: nothing does
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +134,9 @@ def explain(state: BalancerState, inputs: Inputs, service: str, locality: str, *
     )
     since_s = memory.solved.stickiness_since_s if memory.solved else now_s
     sticky_ms = stickiness_ms(since_s, now_s)
+    binding = bindings(
+        _places(memory, sites, locality), Hold(sticky_ms, bool(memory.solved and memory.solved.held.ramping))
+    )
     candidates = tuple(
         Candidate(
             site.capacity.datacenter,
@@ -148,11 +154,33 @@ def explain(state: BalancerState, inputs: Inputs, service: str, locality: str, *
                 site.capacity.datacenter,
                 moved_by(memory.moves, site.capacity.datacenter, memory.network),
             ),
+            binding.get(site.capacity.datacenter),
         )
         for i, site in enumerate(sites)
     )
     stamp = plan.stamp if plan else ZERO_STAMP
     return Explanation(service, locality, demand, stamp, candidates, memory.decision.notes)
+
+
+def _places(memory: ServiceMemory, sites: Sequence[_Site], locality: str) -> list[Place]:
+    """The candidates as `gslb.balancer.binding` looks at them."""
+    prices = full_prices_ms(memory, sorted(site.capacity.datacenter for site in sites))
+    places = []
+    for site in sites:
+        name = site.capacity.datacenter
+        budget = memory.budgets.get((memory.service.name, name), math.inf)
+        places.append(
+            Place(
+                name,
+                site.cost_ms,
+                site.share,
+                bool(site.out),
+                *prices.get(name, (0.0, 0.0)),
+                shared=budget < site.capacity.capacity_rps * (1 - FULL_TOLERANCE),
+                path=(locality, name) in memory.bandwidth.path_mbps,
+            )
+        )
+    return places
 
 
 def _transfer(

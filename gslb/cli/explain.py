@@ -14,6 +14,7 @@ CANDIDATES = (
     Column("datacenter", "datacenter"), Column("rtt ms", "rtt_ms"), Column("share", "share_percent"),
     Column("load", "load_rps"),
     Column("capacity", "capacity_rps"), Column("healthy", "healthy"), Column("drain", "drain"), Column("why", "reason"),
+    Column("binds", "binds_at"),
     Column("if lost", "if_lost_to"),
 )  # fmt: skip
 DNS = tuple(
@@ -47,14 +48,19 @@ def explain() -> None:
 @with_format
 @with_session
 def service(session: Session, name: str, locality: str, output: str) -> None:
-    """For one service and locality: each datacenter in order, its share, the reason, and who takes over if it is lost."""
+    """For one service and locality: each datacenter in order, its share, the reason, and who takes over if it is lost.
+
+    `binds` names what keeps some of the locality's requests from a datacenter that they would rather go to, with its price:
+    what a request would win if just that gave way.
+    """
     reply = session.call(lambda admin: admin.Explain, admin_pb2.ExplainRequest(service=name, locality=locality))
     rows = [
         {"datacenter": c.datacenter, "rtt_ms": c.rtt_ms, "share": c.share, "share_percent": f"{100 * c.share:.1f} %",
          "load_rps": c.load_rps, "capacity_rps": c.capacity_rps, "healthy": f"{c.healthy_tasks}/{c.tasks}",
          "healthy_tasks": c.healthy_tasks, "tasks": c.tasks, "drain": c.drain, "reason": c.reason,
          "if_lost": dict(zip(c.heirs, c.heir_share, strict=True)), "if_lost_to": _if_lost(c),
-         "fullest_if_lost": c.fullest_if_lost, "fullest_utilization_if_lost": c.fullest_utilization}
+         "fullest_if_lost": c.fullest_if_lost, "fullest_utilization_if_lost": c.fullest_utilization,
+         "binds": c.binds, "price_ms": c.price_ms, "binds_at": f"{c.binds}, {c.price_ms:.3g} ms" if c.binds else ""}
         for c in reply.candidates
     ]  # fmt: skip
     show(output, rows, CANDIDATES)

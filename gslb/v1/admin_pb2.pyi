@@ -346,6 +346,8 @@ class Candidate(google.protobuf.message.Message):
     HEIR_SHARE_FIELD_NUMBER: builtins.int
     FULLEST_IF_LOST_FIELD_NUMBER: builtins.int
     FULLEST_UTILIZATION_FIELD_NUMBER: builtins.int
+    BINDS_FIELD_NUMBER: builtins.int
+    PRICE_MS_FIELD_NUMBER: builtins.int
     datacenter: builtins.str
     rtt_ms: builtins.float
     capacity_rps: builtins.float
@@ -359,6 +361,9 @@ class Candidate(google.protobuf.message.Message):
     """why it got its share, or none"""
     fullest_if_lost: builtins.str
     fullest_utilization: builtins.float
+    binds: builtins.str
+    """What keeps some of the locality's requests from here (capacity, stickiness, ...), and its price; empty: nothing does."""
+    price_ms: builtins.float
     @property
     def heirs(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """If this datacenter were lost: where the locality's part would go, and the survivor that would be fullest."""
@@ -381,8 +386,10 @@ class Candidate(google.protobuf.message.Message):
         heir_share: collections.abc.Iterable[builtins.float] | None = ...,
         fullest_if_lost: builtins.str = ...,
         fullest_utilization: builtins.float = ...,
+        binds: builtins.str = ...,
+        price_ms: builtins.float = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["capacity_rps", b"capacity_rps", "datacenter", b"datacenter", "drain", b"drain", "fullest_if_lost", b"fullest_if_lost", "fullest_utilization", b"fullest_utilization", "healthy_tasks", b"healthy_tasks", "heir_share", b"heir_share", "heirs", b"heirs", "load_rps", b"load_rps", "reason", b"reason", "rtt_ms", b"rtt_ms", "share", b"share", "tasks", b"tasks"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["binds", b"binds", "capacity_rps", b"capacity_rps", "datacenter", b"datacenter", "drain", b"drain", "fullest_if_lost", b"fullest_if_lost", "fullest_utilization", b"fullest_utilization", "healthy_tasks", b"healthy_tasks", "heir_share", b"heir_share", "heirs", b"heirs", "load_rps", b"load_rps", "price_ms", b"price_ms", "reason", b"reason", "rtt_ms", b"rtt_ms", "share", b"share", "tasks", b"tasks"]) -> None: ...
 
 Global___Candidate: typing_extensions.TypeAlias = Candidate
 

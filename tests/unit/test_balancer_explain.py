@@ -5,6 +5,8 @@ from dataclasses import replace
 import pytest
 
 from bns.model import HealthStatus
+from gslb.balancer.binding import Constraint
+from gslb.balancer.congestion import BRINK_STEP_MS, GENTLE_SEGMENTS, GENTLE_STEP_MS
 from gslb.balancer.explain import Candidate, Explanation, explain, load_of
 from gslb.balancer.inputs import Inputs
 from gslb.balancer.state import BalancerState
@@ -13,6 +15,7 @@ from gslb.model.errors import NotFoundError
 from gslb.model.plan import Plan, Stamp
 from gslb.model.resources import DrainScope
 from tests.support.balancer import NOW_S, drain, drained, planet, with_health
+from tests.support.steps import Run
 
 
 def explained(inputs: Inputs, locality: str = "north-america") -> Explanation:
@@ -109,3 +112,67 @@ def test_unknown_names_are_refused_with_the_name() -> None:
 def test_load_of_a_plan_follows_demand() -> None:
     plan = Plan("s", shares={"x": {"a": 0.25, "b": 0.75}, "y": {"a": 1.0}})
     assert load_of(plan, {"x": 8.0, "y": 1.0, "z": 5.0}) == {"a": 3.0, "b": 6.0}
+
+
+def test_nothing_binds_where_all_go_to_the_first_choice() -> None:
+    assert all(each.binds is None for each in candidates(planet({"north-america": 60.0})).values())
+
+
+def test_capacity_binds_at_the_price_of_a_place_in_it() -> None:
+    seen = candidates(planet({"north-america": 110.0}))
+    binds = seen["us-east1"].binds
+    assert binds is not None
+    assert binds.constraint is Constraint.CAPACITY
+    # Whoever spills pays the way to the next place instead: the dual is just that, within a step of Phi'.
+    way_ms = seen["europe-west1"].rtt_ms - seen["us-east1"].rtt_ms
+    assert binds.price_ms == pytest.approx(way_ms, abs=2 * BRINK_STEP_MS)
+    assert seen["europe-west1"].binds is None, "nobody of this locality goes farther than there"
+
+
+def test_a_drain_binds_at_what_the_detour_costs() -> None:
+    inputs = drained(planet({"north-america": 60.0}), drain(DrainScope.DATACENTER, "us-east1", name="maintenance"))
+    seen = candidates(inputs)
+    binds = seen["us-east1"].binds
+    assert binds is not None
+    assert binds.constraint is Constraint.OUT
+    way_ms = seen["europe-west1"].rtt_ms - seen["us-east1"].rtt_ms
+    assert way_ms <= binds.price_ms <= way_ms + GENTLE_SEGMENTS * GENTLE_STEP_MS
+
+
+def test_stickiness_binds_at_what_a_move_would_win() -> None:
+    run = Run(planet({"north-america": 60.0}))
+    run.step()
+    far = {("north-america", "us-east1"): 90.0, ("north-america", "europe-west1"): 80.0}
+    run.step(replace(run.inputs, rtt_ms=far))
+    told = explain(run.state, run.inputs, "backend", "north-america", now_s=run.now_s)
+    binds = {each.datacenter: each.binds for each in told.candidates}["europe-west1"]
+    assert binds is not None
+    assert binds.constraint is Constraint.STICKINESS
+    assert binds.price_ms == pytest.approx(10.0, abs=GENTLE_SEGMENTS * GENTLE_STEP_MS)
+
+
+def test_a_return_under_way_binds_by_its_ramp() -> None:
+    run = Run(drained(planet({"north-america": 60.0}), drain(DrainScope.DATACENTER, "us-east1", for_s=60.0)))
+    for _ in range(13):
+        run.step()
+    told = explain(run.state, run.inputs, "backend", "north-america", now_s=run.now_s)
+    binds = told.candidates[0].binds
+    assert told.candidates[0].share < 1
+    assert binds is not None
+    assert binds.constraint is Constraint.RAMP
+
+
+def test_a_budget_binds_under_its_own_name() -> None:
+    inputs = planet({"north-america": 60.0})
+    small = replace(inputs.catalog.datacenters["us-east1"], cpu_cores=3.0)
+    declared = inputs.catalog.services["backend"]
+    costly = replace(declared, backends=tuple(replace(each, request_cpu_s=0.1) for each in declared.backends))
+    catalog = replace(
+        inputs.catalog,
+        datacenters={**inputs.catalog.datacenters, "us-east1": small},
+        services={"backend": costly},
+    )
+    binds = candidates(replace(inputs, catalog=catalog))["us-east1"].binds
+    assert binds is not None
+    assert binds.constraint is Constraint.SHARED
+    assert binds.price_ms > 40

@@ -218,6 +218,8 @@ class AdminServicer(admin_pb2_grpc.AdminServicer):
                     heir_share=list(one.if_lost.values()),
                     fullest_if_lost=one.fullest_if_lost,
                     fullest_utilization=one.fullest_utilization,
+                    binds=one.binds.constraint.value if one.binds else "",
+                    price_ms=one.binds.price_ms if one.binds else 0.0,
                 )
                 for one in told.candidates
             ],
