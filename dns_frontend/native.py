@@ -14,8 +14,9 @@ from typing import Final, NamedTuple
 from dns_frontend.errors import FrontendError
 from dns_frontend.metrics import Transport
 from dns_frontend.responder.locate import Source
+from dns_frontend.responder.rrl import AnswerClass, Verdict
 
-_ABI: Final = 2
+_ABI: Final = 3
 _FILES: Final = "_dataplane*.so"
 _ERROR_OCTETS: Final = 200
 _ANSWER_MAX_OCTETS: Final = 65_535
@@ -24,6 +25,8 @@ _ASK: Final = -2
 _ROWS: Final = 20_000
 _BACKLOG_OCTETS: Final = 1 << 20
 _NO_DATACENTER: Final = 0xFFFF
+
+_VERDICTS: Final = {0: Verdict.SEND, 1: Verdict.SLIP, 2: Verdict.DROP}
 
 _Octets = ctypes.c_char_p
 _Handle = ctypes.c_void_p
@@ -44,6 +47,7 @@ _SIGNATURES: Final[dict[str, tuple[object, list[object]]]] = {
         [ctypes.POINTER(ctypes.c_int32), _Octets, _Size, ctypes.c_int32, _Octets, _Size],
     ),
     "gslb_dns_serve": (_U32, [_Handle, _Handle, _U32]),
+    "gslb_dns_judge": (ctypes.c_int32, [_Handle, _Octets, _U32, _U32, _Octets, _Size, _Size]),
     "gslb_dns_take": (_Size, [_Handle, _Octets, _Size]),
     "gslb_dns_stats": (None, [_Handle, ctypes.POINTER(ctypes.c_uint64)]),
     "gslb_dns_counts": (_Size, [_Handle, _U32, ctypes.POINTER(_U32), _Size]),
@@ -178,6 +182,13 @@ class NativePlane:
     def serve(self, table: NativeTable | None, *, renumbered: bool) -> int:
         """Answers from `table` from now on (None: asks the reference about everything); the epoch of its counts."""
         return int(self._calls.gslb_dns_serve(self._handle, table.handle if table else None, renumbered))
+
+    def judge(self, client: tuple[int, int], kind: AnswerClass, zone: bytes, octets: int) -> Verdict | None:
+        """What the threads' rate limit says to an answer of the reference; None: they have none now."""
+        version, value = client
+        address = value.to_bytes(4 if version == 4 else 16, "big").ljust(16, b"\x00")
+        said = self._calls.gslb_dns_judge(self._handle, address, version == 6, kind, zone, len(zone), octets)
+        return _VERDICTS.get(said)
 
     def take(self) -> bytes:
         """The messages that the reference shall answer now, one behind the other."""

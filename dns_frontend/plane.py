@@ -80,10 +80,12 @@ class DataPlane:
         self._plane = NativePlane(self._library, [(udp.fileno(), wildcard) for udp, wildcard in pairs], self._event)
         self._sockets = [udp for udp, _ in pairs]
         self._publish(renumbered=True)
+        self._guard.shared = self._plane.judge
         asyncio.get_running_loop().add_reader(self._event, self._answer)
 
     def close(self) -> None:
         """Ends the threads and closes their sockets."""
+        self._guard.shared = None
         with self._lock:
             if self._plane is not None:
                 self._plane.close()

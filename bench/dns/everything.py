@@ -10,7 +10,7 @@ import dns.exception
 import dns.message
 import dns.query
 
-from bench.dns import peers, slow_tcp, world
+from bench.dns import flood, peers, publish, slow_tcp, world
 from bench.dns.load import LOAD_CORE, SERVER_CORE, Round, dnsperf, packets, pin, ratio
 from bench.dns.peers import Server
 from bench.rows import Row, figure, median_row, spread
@@ -19,6 +19,7 @@ from bench.stage import BenchError, Stage, progress, until
 ROUNDS: Final = 5
 SECONDS: Final = 2.0
 OURS, LIMITED, TWO, PYTHON = "gslb", "gslb, rate limit on", "gslb, two threads", "gslb, Python only"
+FLOODED = "gslb, flooded"
 ECHO, GDNSD = "echo", "gdnsd geoip"
 # Every client takes part in cookies: the server makes one for each answer.
 COOKIE: Final = ("-E", "10:0123456789abcdef")
@@ -43,7 +44,7 @@ async def rows(_only: frozenset[str], *, quick: bool) -> list[Row]:
         def ready(queries: Path) -> _Measure:
             return lambda server: packets(stage, generator, server, queries, seconds)
 
-        alone = {label: server for label, server in servers.items() if label != TWO}
+        alone = {label: server for label, server in servers.items() if label not in {TWO, FLOODED}}
         found = _in_turns("geo A hits", alone, {"hits": perf(hits, *COOKIE)}, rounds)
         made += _hits(found, alone)
         slow = {label: servers[label] for label in (PYTHON, GDNSD) if label in servers}
@@ -68,6 +69,10 @@ async def rows(_only: frozenset[str], *, quick: bool) -> list[Row]:
         made.append(_ratio_row("two threads over one, per CPU-second", both, (TWO, "hits"), (OURS, "hits"), 0.9))
         if OURS in servers:
             made += slow_tcp.rows(stage, servers[OURS], hits, rounds, seconds)
+        if FLOODED in servers:
+            progress("a flood from one network")
+            made += flood.rows(servers[FLOODED], 1.0 if quick else 10.0)
+        made += await publish.rows(stage, quick=quick)
         made += await _scale(stage, quick=quick)
     return made
 
@@ -102,6 +107,7 @@ async def _servers(stage: Stage, made: list[Row]) -> dict[str, Server]:
         LIMITED: lambda: peers.ours(stage, LIMITED, 1, *LIMIT),
         TWO: lambda: peers.ours(stage, TWO, 2),
         PYTHON: lambda: peers.ours(stage, PYTHON, 0),
+        FLOODED: lambda: peers.ours(stage, FLOODED, 1, *flood.FLAGS),
     }
     for peer in peers.PEERS:
         if peer.installed:

@@ -54,12 +54,17 @@ class Hardening:
     stale_after_s: float = STALE_AFTER_S
 
 
+# Of a client (IP version, number), a class, a zone and octets; None: no buckets there now.
+SharedBuckets = Callable[[tuple[int, int], AnswerClass, bytes, int], Verdict | None]
+
+
 class Guard:
     """The cookies, buckets and notes of one frontend. `cookies` may be replaced between any two messages."""
 
     def __init__(self, counters: Counters, chosen: Hardening, clock: Clock) -> None:
         self.cookies: Cookies | None = None
         self.stale = b""  # the option that says so, while what we know is old
+        self.shared: SharedBuckets | None = None  # of the data plane: who asks both of us is counted once
         self._counters = counters
         self._required = chosen.cookies_required
         self._nsid = option(OPTION_NSID, chosen.nsid) if chosen.nsid else b""
@@ -132,7 +137,9 @@ class Guard:
         if self._limiter is None or shown is Shown.GOOD or self._is_exempt(source):
             return kind, Verdict.SEND
         zone = reply.zone if reply is not None and kind in {AnswerClass.NXDOMAIN, AnswerClass.ERROR} else b""
-        verdict = self._limiter.judge(source, kind, zone, octets, self._clock.monotonic_ns())
+        verdict = self.shared(source, kind, zone, octets) if self.shared is not None else None
+        if verdict is None:
+            verdict = self._limiter.judge(source, kind, zone, octets, self._clock.monotonic_ns())
         if verdict is not Verdict.SEND:
             self._counters.limited(kind.name.lower(), verdict.value)
         return kind, verdict

@@ -122,6 +122,24 @@ async def test_whoever_is_cut_short_is_answered_over_tcp(frontend):
     raise AssertionError("never told to come over TCP")
 
 
+async def test_what_the_reference_answers_is_counted_with_the_rest(frontend):
+    """The chain is always Python's: with a data plane its answers take from the buckets of that, and not from its own."""
+    wire = dns.message.make_query("chain.shakespeare.example", "A").to_wire()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        asking.bind(("127.77.0.9", 0))
+        asking.setblocking(False)
+        for _ in range(4 * RATE):
+            asking.sendto(wire, where(frontend))
+
+        def cut() -> bool:
+            with contextlib.suppress(BlockingIOError):
+                return bool(asking.recv(4096)[2] & 0x02)
+            return False
+
+        await until(cut)
+    assert frontend._hardened.guard.buckets == (0 if frontend.plane else 1)
+
+
 async def test_slow_connections_leave_room(frontend, monkeypatch):
     """A thousand that send a part of a message each: the answers go on, over both transports."""
     monkeypatch.setattr(tcp, "TCP_CONNECTIONS_MAX", 200)

@@ -1,6 +1,6 @@
 //! One message: the walk of `responder/respond.py` and `responder/resolve.py`, for all that needs no chain of names.
 
-use crate::edns::Opt;
+use crate::edns::{Opt, COOKIE_OCTETS};
 use crate::geo::Client;
 use crate::guard::{Class, Guard, Now, Shown, Verdict};
 use crate::names::{Content, Found, NamedSet, Node, ALIAS, ASK, ASK_BELOW, ASK_DS, DATA, NONE};
@@ -146,7 +146,8 @@ pub fn answer(table: &Table, packet: &[u8], source: Client, transport: Transport
         },
     };
     let cookie = guard.and_then(|guard| guard.cookie(offered, shown, source, now));
-    let mut opt = opt_of(&query, &reply, guard, cookie.as_ref().map(<[u8; 24]>::as_slice));
+    let mut opt = Opt::none();
+    fill_opt(&mut opt, &query, &reply, guard, cookie.as_ref());
     let outcome = encode(&query, &reply, limit(&query, transport), opt.finish(), out);
     let (Outcome::Answer(answered), Some(guard), Transport::Udp) = (outcome, guard, transport) else {
         return outcome;
@@ -156,7 +157,7 @@ pub fn answer(table: &Table, packet: &[u8], source: Client, transport: Transport
         Verdict::Send => outcome,
         Verdict::Drop => Outcome::Limited(Limited { class, verdict: Verdict::Drop, length: 0 }),
         Verdict::Slip if class == Class::Error => Outcome::Answer(Answered { limited: true, ..answered }),
-        Verdict::Slip => come_again(&query, cookie.as_ref().map(<[u8; 24]>::as_slice), class, out),
+        Verdict::Slip => come_again(&query, cookie.as_ref(), class, out),
     }
 }
 
@@ -184,11 +185,11 @@ fn malformed(
 }
 
 /// What a client gets in place of an answer that the rate limit holds back: TC, so that it asks over TCP.
-fn come_again(query: &Query, cookie: Option<&[u8]>, class: Class, out: &mut [u8]) -> Outcome {
-    let mut opt = match &query.edns {
-        Some(edns) => Opt::new(edns, rcode::NOERROR, Some(0)),
-        None => Opt::none(),
-    };
+fn come_again(query: &Query, cookie: Option<&[u8; COOKIE_OCTETS]>, class: Class, out: &mut [u8]) -> Outcome {
+    let mut opt = Opt::none();
+    if let Some(edns) = &query.edns {
+        opt.begin(edns, rcode::NOERROR, Some(0));
+    }
     if let Some(data) = cookie {
         opt.cookie(data);
     }
@@ -199,10 +200,11 @@ fn come_again(query: &Query, cookie: Option<&[u8]>, class: Class, out: &mut [u8]
     written.map_or(Outcome::Ask, |length| Outcome::Limited(Limited { class, verdict: Verdict::Slip, length }))
 }
 
-/// The OPT record of the answer: client subnet, cookie, NSID, extended errors.
-fn opt_of(query: &Query, reply: &Reply, guard: Option<&Guard>, cookie: Option<&[u8]>) -> Opt {
-    let Some(edns) = &query.edns else { return Opt::none() };
-    let mut opt = Opt::new(edns, reply.rcode, (reply.rcode != rcode::BADVERS).then_some(reply.scope));
+/// The OPT record of the answer, if the query has one: client subnet, cookie, NSID, extended errors.
+#[inline]
+fn fill_opt(opt: &mut Opt, query: &Query, reply: &Reply, guard: Option<&Guard>, cookie: Option<&[u8; COOKIE_OCTETS]>) {
+    let Some(edns) = &query.edns else { return };
+    opt.begin(edns, reply.rcode, (reply.rcode != rcode::BADVERS).then_some(reply.scope));
     if let Some(data) = cookie {
         opt.cookie(data);
     }
@@ -217,7 +219,6 @@ fn opt_of(query: &Query, reply: &Reply, guard: Option<&Guard>, cookie: Option<&[
             }
         }
     }
-    opt
 }
 
 fn header_only(packet: &[u8], code: u16, out: &mut [u8]) -> Outcome {

@@ -130,6 +130,8 @@ const OPT_MAX_OCTETS: usize = 11 + OPTION_HEAD_OCTETS + SUBNET_HEAD_OCTETS + 16 
 /// NSID of 64 octets and its head are the longest of them.
 pub(crate) const GUARD_OPTION_MAX_OCTETS: usize = 80;
 const HEAD_OCTETS: usize = 11;
+/// A client's cookie and ours.
+pub(crate) const COOKIE_OCTETS: usize = 24;
 
 /// The OPT record of an answer in the making.
 pub(crate) struct Opt {
@@ -144,37 +146,36 @@ impl Opt {
     }
 
     /// With a `scope`, the query's client subnet comes back with it. DO is copied, the version is ours.
-    pub(crate) fn new(asked: &Edns, rcode: u16, scope: Option<u8>) -> Self {
-        let mut opt = Opt::none();
+    #[inline]
+    pub(crate) fn begin(&mut self, asked: &Edns, rcode: u16, scope: Option<u8>) {
         let [payload_high, payload_low] = UDP_PAYLOAD_MAX_OCTETS.to_be_bytes();
         let dnssec_ok = if asked.dnssec_ok { 0x80 } else { 0 };
         // The root's name, type OPT, payload, upper bits of the code, version, flags, and a length that is not known yet.
-        opt.put(&[0, 0, 41, payload_high, payload_low, (rcode >> 4) as u8, 0, dnssec_ok, 0, 0, 0]);
+        self.put(&[0, 0, 41, payload_high, payload_low, (rcode >> 4) as u8, 0, dnssec_ok, 0, 0, 0]);
         if let (Some(scope), Some(subnet)) = (scope, asked.subnet) {
             let [family_high, family_low] = subnet.family.to_be_bytes();
-            opt.option(OPTION_CLIENT_SUBNET, &[family_high, family_low, subnet.source, scope], subnet.address);
+            let length = (SUBNET_HEAD_OCTETS + subnet.address.len()) as u8;
+            let code = OPTION_CLIENT_SUBNET as u8;
+            self.put(&[0, code, 0, length, family_high, family_low, subnet.source, scope]);
+            self.put(subnet.address);
         }
-        opt
     }
 
     /// Adds octets that are options already.
+    #[inline]
     pub(crate) fn put(&mut self, octets: &[u8]) {
-        for (to, from) in self.octets.iter_mut().skip(self.length).zip(octets) {
-            *to = *from;
+        let end = self.length + octets.len();
+        if let Some(room) = self.octets.get_mut(self.length..end) {
+            room.copy_from_slice(octets);
+            self.length = end;
         }
-        self.length = (self.length + octets.len()).min(OPT_MAX_OCTETS);
-    }
-
-    fn option(&mut self, code: u16, head: &[u8], rest: &[u8]) {
-        self.put(&code.to_be_bytes());
-        self.put(&((head.len() + rest.len()) as u16).to_be_bytes());
-        self.put(head);
-        self.put(rest);
     }
 
     /// Adds a COOKIE option.
-    pub(crate) fn cookie(&mut self, data: &[u8]) {
-        self.option(OPTION_COOKIE, data, &[]);
+    #[inline]
+    pub(crate) fn cookie(&mut self, data: &[u8; COOKIE_OCTETS]) {
+        self.put(&[0, OPTION_COOKIE as u8, 0, COOKIE_OCTETS as u8]);
+        self.put(data);
     }
 
     /// The record; empty if there is none.

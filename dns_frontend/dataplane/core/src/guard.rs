@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::Arc;
 
-use crate::edns::GUARD_OPTION_MAX_OCTETS;
+use crate::edns::{COOKIE_OCTETS, GUARD_OPTION_MAX_OCTETS};
 use crate::geo::Client;
 use crate::reader::{LoadError, Reader};
 use crate::siphash::siphash24;
@@ -83,23 +83,22 @@ pub(crate) struct Guard {
     limiter: Option<Arc<Limiter>>,
 }
 
-/// The octets of an address, as they are hashed.
-fn octets_of(client: Client) -> ([u8; 16], usize) {
-    match client {
-        Client::V4(value) => ((u128::from(value) << 96).to_be_bytes(), 4),
-        Client::V6(value) => (value.to_be_bytes(), 16),
-    }
+fn word(octets: &[u8]) -> u64 {
+    octets.try_into().map_or(0, u64::from_le_bytes)
 }
 
-/// The hash of client cookie, version and time of a server cookie, and an address.
+/// The hash of client cookie, version and time of a server cookie (eight octets each), and an address.
+#[inline]
 fn sign(secret: (u64, u64), client: &[u8], head: &[u8], address: Client) -> [u8; 8] {
-    let (octets, length) = octets_of(address);
-    let mut data = [0u8; CLIENT_OCTETS + HASHED_FROM + 16];
-    let parts = client.iter().chain(head).chain(octets.iter().take(length));
-    for (to, from) in data.iter_mut().zip(parts) {
-        *to = *from;
-    }
-    siphash24(secret, data.get(..CLIENT_OCTETS + HASHED_FROM + length).unwrap_or(&[])).to_le_bytes()
+    let (client, head) = (word(client), word(head));
+    let hash = match address {
+        Client::V4(value) => siphash24(secret, &[client, head], u64::from(value.swap_bytes()), 4),
+        Client::V6(value) => {
+            let (upper, lower) = ((value >> 64) as u64, value as u64);
+            siphash24(secret, &[client, head, upper.swap_bytes(), lower.swap_bytes()], 0, 0)
+        }
+    };
+    hash.to_le_bytes()
 }
 
 /// How old a server cookie says it is; None: too old, or from the future. Serial number arithmetic.
@@ -190,30 +189,28 @@ impl Guard {
         shown: Shown,
         address: Client,
         now: Now,
-    ) -> Option<[u8; CLIENT_OCTETS + SERVER_OCTETS]> {
+    ) -> Option<[u8; COOKIE_OCTETS]> {
         let (client, server) = option?.split_at_checked(CLIENT_OCTETS)?;
         let secret = *self.secrets.first()?;
         if matches!(shown, Shown::Nothing | Shown::Malformed) {
             return None;
         }
-        let mut data = [0u8; CLIENT_OCTETS + SERVER_OCTETS];
         if shown == Shown::Good {
             let (head, hash) = server.split_at_checked(HASHED_FROM)?;
             let fresh = age_s(server, now.wall_s).is_some_and(|age| age <= RENEW_S);
             if fresh && sign(secret, client, head, address) == hash {
-                data.copy_from_slice(option?.get(..CLIENT_OCTETS + SERVER_OCTETS)?);
-                return Some(data);
+                return option?.try_into().ok();
             }
         }
-        let made = (now.wall_s as u32).to_be_bytes();
-        let mut head = [0u8; HASHED_FROM];
-        for (to, from) in head.iter_mut().zip(VERSION.iter().chain(&made)) {
-            *to = *from;
-        }
-        let hash = sign(secret, client, &head, address);
-        for (to, from) in data.iter_mut().zip(client.iter().chain(&head).chain(&hash)) {
-            *to = *from;
-        }
+        let [v, r1, r2, r3] = VERSION;
+        let [t0, t1, t2, t3] = (now.wall_s as u32).to_be_bytes();
+        let head = [v, r1, r2, r3, t0, t1, t2, t3];
+        let mut data = [0u8; COOKIE_OCTETS];
+        let (own, server) = data.split_at_mut(CLIENT_OCTETS);
+        own.copy_from_slice(client);
+        let (first, last) = server.split_at_mut(HASHED_FROM);
+        first.copy_from_slice(&head);
+        last.copy_from_slice(&sign(secret, client, &head, address));
         Some(data)
     }
 
@@ -274,12 +271,9 @@ impl Limiter {
             Client::V4(value) => (4u64, u64::from(value >> 8)),
             Client::V6(value) => (6u64, (value >> 72) as u64),
         };
-        let mut key = [0u8; 17];
-        let words = (prefix | version << 56).to_le_bytes();
-        for (to, from) in key.iter_mut().zip(words.iter().chain(&zone.to_le_bytes()).chain(&[class as u8])) {
-            *to = *from;
-        }
-        let Some(bucket) = self.bucket(siphash24(self.rule.seed, &key) | 1, now_ns) else { return Verdict::Send };
+        let key = [prefix | version << 56, zone];
+        let tag = siphash24(self.rule.seed, &key, class as u64, 1) | 1;
+        let Some(bucket) = self.bucket(tag, now_ns) else { return Verdict::Send };
         let cost = self.rule.token_ns.saturating_mul(1 + octets / TOKEN_OCTETS).min(self.rule.window_ns);
         let taken = bucket.full_ns.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full| {
             let full = full.max(now_ns).saturating_add(cost);

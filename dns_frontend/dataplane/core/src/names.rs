@@ -201,18 +201,15 @@ impl Names {
 
     #[inline(always)]
     fn find_with(&self, query: &Query, hashes: &mut [u64]) -> Found<'_> {
-        let mut lower = [0u8; NAME_MAX_OCTETS + 1];
-        for (to, from) in lower.iter_mut().zip(query.name) {
-            *to = from.to_ascii_lowercase();
-        }
-        let name = lower.get(..query.name.len()).unwrap_or(&[]);
+        let lower = Padded::lower(query.name);
+        let name = lower.octets.get(..query.name.len()).unwrap_or(&[]);
         let starts = query.labels.starts();
         let deepest = starts.len().saturating_sub(self.labels_max);
         let mut hash = SEED;
         let mut end = name.len().saturating_sub(1);
         for (index, start) in starts.iter().enumerate().rev() {
             let start = usize::from(*start);
-            hash = label_hash(hash, name.get(start..end).unwrap_or(&[]));
+            hash = lower.label_hash(hash, start, end);
             if let Some(slot) = hashes.get_mut(index) {
                 *slot = hash;
             }
@@ -246,28 +243,47 @@ const FEW_LABELS: usize = 12;
 const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
 const MULTIPLIER: u64 = 0xff51_afd7_ed55_8ccd;
 
-/// Mixes one label, its length octet included, into the hash of what is right of it. Names are the operator's: nobody
-/// outside can make them collide.
-#[inline]
-fn label_hash(right: u64, label: &[u8]) -> u64 {
-    let mut hash = right;
-    for chunk in label.chunks(8) {
-        let mut padded = [0u8; 8];
-        for (to, from) in padded.iter_mut().zip(chunk) {
-            *to = *from;
-        }
-        hash = (hash.rotate_left(23) ^ u64::from_le_bytes(padded)).wrapping_mul(MULTIPLIER);
-    }
-    hash
+/// A name in lower case with zeros behind it, so that it can be read eight octets at a time.
+struct Padded {
+    octets: [u8; NAME_MAX_OCTETS + 9],
 }
 
+impl Padded {
+    #[inline]
+    fn lower(name: &[u8]) -> Self {
+        let mut octets = [0; NAME_MAX_OCTETS + 9];
+        for (to, from) in octets.iter_mut().zip(name) {
+            *to = from.to_ascii_lowercase();
+        }
+        Padded { octets }
+    }
+
+    /// Mixes one label, its length octet included, into the hash of what is right of it. Names are the operator's: nobody
+    /// outside can make them collide.
+    #[inline]
+    fn label_hash(&self, right: u64, start: usize, end: usize) -> u64 {
+        let mut hash = right;
+        let mut at = start;
+        while at < end {
+            let eight: Option<[u8; 8]> = self.octets.get(at..at + 8).and_then(|octets| octets.try_into().ok());
+            let beyond = 8usize.saturating_sub(end - at) as u32 * 8;
+            let word = u64::from_le_bytes(eight.unwrap_or_default()) & u64::MAX >> beyond;
+            hash = (hash.rotate_left(23) ^ word).wrapping_mul(MULTIPLIER);
+            at += 8;
+        }
+        hash
+    }
+}
+
+/// A product carries no bit downwards: without this, labels that differ in their last octets share a place in the index.
 #[inline]
 fn finish(hash: u64) -> u64 {
-    hash ^ hash >> 29
+    let hash = (hash ^ hash >> 32).wrapping_mul(MULTIPLIER);
+    hash ^ hash >> 32
 }
 
-/// The hash of a whole wire name, checked already.
-fn hash_of(name: &[u8]) -> u64 {
+/// The hash of a whole wire name; of what is none, some number.
+pub(crate) fn hash_of(name: &[u8]) -> u64 {
     let mut starts = [0u8; LABELS_MAX + 1];
     let mut count = 0;
     let mut at = 0;
@@ -278,11 +294,12 @@ fn hash_of(name: &[u8]) -> u64 {
         }
         at += 1 + usize::from(*length);
     }
+    let padded = Padded::lower(name);
     let mut hash = SEED;
     let mut end = name.len().saturating_sub(1);
     for start in starts.get(..count).unwrap_or(&[]).iter().rev() {
         let start = usize::from(*start);
-        hash = label_hash(hash, name.get(start..end).unwrap_or(&[]));
+        hash = padded.label_hash(hash, start, end);
         end = start;
     }
     finish(hash)

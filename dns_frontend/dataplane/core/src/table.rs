@@ -5,9 +5,9 @@
 
 use std::sync::Arc;
 
-use crate::geo::GeoMap;
-use crate::guard::Guard;
-use crate::names::Names;
+use crate::geo::{Client, GeoMap};
+use crate::guard::{Class, Guard, Now, Shown, Verdict};
+use crate::names::{hash_of, Names};
 pub use crate::reader::LoadError;
 use crate::reader::Reader;
 use crate::service::Service;
@@ -110,6 +110,21 @@ impl Table {
     /// What the numbers in it range over.
     pub fn layout(&self) -> Layout {
         self.layout
+    }
+
+    /// What the rate limit says to an answer that somebody else gives; None when there is no limit. `zone`: whose it is,
+    /// in lower case, for the classes that are counted by zone; empty for none.
+    pub fn judge(
+        &self,
+        client: Client,
+        class: Class,
+        zone: &[u8],
+        octets: usize,
+        monotonic_ns: u64,
+    ) -> Option<Verdict> {
+        let zone = if zone.is_empty() { 0 } else { hash_of(zone) };
+        let now = Now { wall_s: 0, monotonic_ns };
+        self.guard.as_ref().map(|guard| guard.judge(class, zone, octets, (client, Shown::Nothing), now))
     }
 
     pub(crate) fn service(&self, slot: u32) -> Option<&Service> {

@@ -84,13 +84,33 @@ pub(crate) struct Tally {
     localities: usize,
     datacenters: usize,
     /// By slot, then locality.
-    demand: Box<[AtomicU32]>,
+    demand: Cells,
     /// By locality, then datacenter; the last of each is `NO_DATACENTER`.
-    destinations: Box<[AtomicU32]>,
+    destinations: Cells,
 }
 
-fn zeros(count: usize) -> Box<[AtomicU32]> {
-    (0..count).map(|_| AtomicU32::new(0)).collect()
+const LINE_CELLS: usize = 32;
+
+/// As much as a processor moves between its cores at a time: no two threads write into one.
+#[repr(align(128))]
+struct Line([AtomicU32; LINE_CELLS]);
+
+struct Cells(Box<[Line]>);
+
+impl Cells {
+    fn new(count: usize) -> Self {
+        let line = |_| Line(std::array::from_fn(|_| AtomicU32::new(0)));
+        Cells((0..count.div_ceil(LINE_CELLS)).map(line).collect())
+    }
+
+    fn get(&self, index: usize) -> Option<&AtomicU32> {
+        self.0.get(index / LINE_CELLS)?.0.get(index % LINE_CELLS)
+    }
+
+    /// All of them, and some zeros at the end.
+    fn iter(&self) -> impl Iterator<Item = &AtomicU32> {
+        self.0.iter().flat_map(|line| &line.0)
+    }
 }
 
 impl Tally {
@@ -100,8 +120,8 @@ impl Tally {
         Tally {
             localities,
             datacenters,
-            demand: zeros(layout.slots as usize * localities),
-            destinations: zeros(localities * datacenters),
+            demand: Cells::new(layout.slots as usize * localities),
+            destinations: Cells::new(localities * datacenters),
         }
     }
 
@@ -118,7 +138,7 @@ impl Tally {
 
     /// Whether nothing was counted since it was read.
     pub(crate) fn is_read(&self) -> bool {
-        self.demand.iter().chain(&self.destinations).all(|cell| cell.load(Ordering::Relaxed) == 0)
+        self.demand.iter().chain(self.destinations.iter()).all(|cell| cell.load(Ordering::Relaxed) == 0)
     }
 
     /// Gives (slot, locality, count) of what was counted since the last time to `row`, until that has no room.
@@ -135,7 +155,7 @@ impl Tally {
     }
 }
 
-fn take(cells: &[AtomicU32], columns: usize, row: &mut dyn FnMut([u32; 3]) -> bool) {
+fn take(cells: &Cells, columns: usize, row: &mut dyn FnMut([u32; 3]) -> bool) {
     for (index, cell) in cells.iter().enumerate() {
         let seen = cell.load(Ordering::Relaxed);
         if seen > 0 {

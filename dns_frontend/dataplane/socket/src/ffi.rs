@@ -9,13 +9,13 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::slice;
 use std::sync::Arc;
 
-use gslb_dns_core::{answer, Client, Now, Outcome, Table, Transport};
+use gslb_dns_core::{answer, Class, Client, Now, Outcome, Table, Transport, Verdict};
 
 use crate::counters::{RCODES, STATS};
 use crate::plane::Plane;
 
 /// Grows with every change of these functions: Python refuses a library of another release.
-const ABI: u32 = 2;
+const ABI: u32 = 3;
 const SILENT: isize = -1;
 const ASK: isize = -2;
 /// Numbers that `gslb_dns_answer` gives beside the octets: rcode, truncated, steered, slot, locality, datacenter.
@@ -130,10 +130,7 @@ pub unsafe extern "C" fn gslb_dns_answer(
     let (table, packet, address) = unsafe { (&*table, input(packet, length), input(address, 16)) };
     // SAFETY: the same.
     let (out, facts) = unsafe { (output(out, room), output(facts, FACTS)) };
-    let mut octets = [0; 16];
-    octets.copy_from_slice(address);
-    let value = u128::from_be_bytes(octets);
-    let client = if kind & 1 == 0 { Client::V4((value >> 96) as u32) } else { Client::V6(value) };
+    let client = client_of(address, kind & 1 != 0);
     let transport = if kind & 2 == 0 { Transport::Udp } else { Transport::Tcp };
     match answer(table, packet, client, transport, Now { wall_s, monotonic_ns }, out) {
         Outcome::Silent => SILENT,
@@ -156,6 +153,46 @@ pub unsafe extern "C" fn gslb_dns_answer(
             facts.copy_from_slice(&numbers);
             answered.length as isize
         }
+    }
+}
+
+fn client_of(address: &[u8], is_v6: bool) -> Client {
+    let value = u128::from_be_bytes(address.try_into().unwrap_or_default());
+    if is_v6 {
+        Client::V6(value)
+    } else {
+        Client::V4((value >> 96) as u32)
+    }
+}
+
+/// What the rate limit says to an answer of the reference: 0 send, 1 slip, 2 drop, -1 ask the reference's own.
+///
+/// # Safety
+/// See the rules above; `address` has 16 octets, those of IPv4 first.
+#[no_mangle]
+pub unsafe extern "C" fn gslb_dns_judge(
+    plane: *const Plane,
+    address: *const u8,
+    is_v6: u32,
+    class: u32,
+    zone: *const u8,
+    zone_octets: usize,
+    octets: usize,
+) -> i32 {
+    // SAFETY: the caller keeps the rules.
+    let (plane, address, zone) = unsafe { (&*plane, input(address, 16), input(zone, zone_octets)) };
+    let class = match class {
+        0 => Class::Answer,
+        1 => Class::Referral,
+        2 => Class::NoData,
+        3 => Class::NxDomain,
+        _ => Class::Error,
+    };
+    match plane.judge(client_of(address, is_v6 != 0), class, zone, octets) {
+        None => -1,
+        Some(Verdict::Send) => 0,
+        Some(Verdict::Slip) => 1,
+        Some(Verdict::Drop) => 2,
     }
 }
 

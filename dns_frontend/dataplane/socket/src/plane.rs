@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use gslb_dns_core::{answer, Layout, Now, Outcome, Table, Transport};
+use gslb_dns_core::{answer, Class, Client, Layout, Now, Outcome, Table, Transport, Verdict};
 
 use crate::backlog::{Backlog, Put};
 use crate::counters::{count, Stats, Tally};
@@ -39,6 +39,8 @@ struct Shared {
     begin: Instant,
 }
 
+/// What one thread writes: in lines of memory that no other thread writes into.
+#[repr(align(128))]
 struct Thread {
     stats: Stats,
     backlog: Backlog,
@@ -131,6 +133,14 @@ impl Plane {
             }
         }
         taken
+    }
+
+    /// What the rate limit says to an answer that the reference gives, from the buckets of the threads; None without table
+    /// or limit.
+    pub(crate) fn judge(&self, client: Client, class: Class, zone: &[u8], octets: usize) -> Option<Verdict> {
+        let served = lock(&self.shared.served).clone()?;
+        let monotonic_ns = self.shared.begin.elapsed().as_nanos() as u64;
+        served.table.as_ref()?.judge(client, class, zone, octets, monotonic_ns)
     }
 
     /// The numbers of `Stats`, summed over the threads.
