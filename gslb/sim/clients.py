@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from gslb.model import limits
+from gslb.model.plan import Shares
 from gslb.model.resources import Catalog
 from gslb.rpc.policy.budget import RetryBudget
 from gslb.rpc.policy.failure import Failure
@@ -97,20 +98,32 @@ class RpcClient:
         """Spreads `rps` of first attempts; what fails at once is tried again elsewhere, within the budget."""
         sent = Sent()
         self._earn(rps, now_s)
-        wanted = rps
+        wanted = {"": rps}  # by the datacenter where it was refused
         for attempt in range(limits.ATTEMPTS_MAX):
             out = len(self.probe_at_s)
-            failed = self._spread(wanted, sent, contact, now_s, rng)
+            refused: dict[str, float] = {}
+            for datacenter, part in wanted.items():
+                for name, flow in self._spread(part, self._aims(datacenter), sent, contact, now_s, rng).items():
+                    refused[name] = refused.get(name, 0.0) + flow
             if len(self.probe_at_s) != out:
                 self._build(catalog, now_s)
+            failed = sum(refused.values())
             if failed <= 0:
                 break
-            wanted = self._granted(failed) if attempt + 1 < limits.ATTEMPTS_MAX else 0.0
-            sent.failed_rps += failed - wanted
-            sent.retried_rps += wanted
-            if wanted <= 0:
+            again = self._granted(failed) if attempt + 1 < limits.ATTEMPTS_MAX else 0.0
+            sent.failed_rps += failed - again
+            sent.retried_rps += again
+            if again <= 0:
                 break
+            wanted = {datacenter: part * again / failed for datacenter, part in refused.items()}
         return sent
+
+    def _aims(self, refused_at: str) -> Shares:
+        """Where to: for what comes back from a datacenter that is gone its heirs, as in `PickTable.pick_again`."""
+        if self.table is None:
+            return {}
+        heirs = self.table.heirs.get(refused_at)
+        return heirs.parts() if heirs else self.table.shares
 
     def take_counts(self) -> Mapping[str, tuple[int, int]]:
         """(ok, failed) by task since the last call: what the demand report tells the control plane."""
@@ -121,15 +134,19 @@ class RpcClient:
                 member.ok = member.failed = 0
         return counts
 
-    def _spread(self, rps: float, sent: Sent, contact: ContactOf, now_s: float, rng: random.Random) -> float:
-        """Sends `rps` by the table; returns what was refused at once (and may go elsewhere)."""
+    def _spread(
+        self, rps: float, aims: Shares, sent: Sent, contact: ContactOf, now_s: float, rng: random.Random
+    ) -> dict[str, float]:
+        """Sends `rps` to datacenters by `aims`; returns what was refused at once, and where (it may go elsewhere)."""
+        refused: dict[str, float] = {}
         if self.table is None:
             sent.failed_rps += rps
-            return 0.0
-        refused = 0.0
-        for group in self.table.groups:
+            return refused
+        for group in sorted(self.table.order, key=lambda group: group.datacenter):
+            if not aims.get(group.datacenter):
+                continue
             total_weight = sum(member.weight for member in group.members)
-            part = rps * self.table.shares[group.datacenter] / total_weight
+            part = rps * aims[group.datacenter] / total_weight
             for member in group.members:
                 task, flow = member.endpoint.task, part * member.weight
                 outcome = contact(task)
@@ -139,7 +156,7 @@ class RpcClient:
                     sent.by_task[task] = sent.by_task.get(task, 0.0) + flow
                 elif outcome == Contact.REFUSED:
                     self._failed(member, Failure.NEVER_SENT, contact, now_s, rng)
-                    refused += flow
+                    refused[group.datacenter] = refused.get(group.datacenter, 0.0) + flow
                 else:
                     since_s = self.silent_since_s.setdefault(task, now_s)
                     over = now_s - since_s >= KEEPALIVE_S

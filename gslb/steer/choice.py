@@ -126,14 +126,25 @@ def live_shares(view: ServiceView, locality: str, catalog: Catalog = _NOWHERE) -
     kept = {name: share for name, share in shares.items() if name in usable and share > 0}
     moved = dict(kept)
     for name, share in lost.items():
-        heirs = _contingency(view, locality, name, catalog) or kept
-        inherited = sum(heirs.values())
-        for heir, part in heirs.items():
-            moved[heir] = moved.get(heir, 0.0) + share * part / inherited
+        for heir, part in heirs(view, locality, name, catalog).items():
+            moved[heir] = moved.get(heir, 0.0) + share * part
     whole = sum(moved.values())
     if whole > 0:
         return {name: share / whole for name, share in moved.items()}
     return {datacenter_order(view, locality, catalog)[0]: 1.0}
+
+
+def heirs(view: ServiceView, locality: str, lost: str, catalog: Catalog = _NOWHERE) -> Shares:
+    """Who gets what went to `lost`: by the contingency, else whoever else has a share, in proportion. They sum to 1.
+
+    Empty when no other datacenter with a share can serve.
+    """
+    found = _contingency(view, locality, lost, catalog)
+    if not found:
+        shares = shares_for(view, locality, catalog)
+        found = {name: share for name, share in shares.items() if share > 0 and name != lost and name in view.serving}
+    whole = sum(found.values())
+    return {name: share / whole for name, share in found.items()}
 
 
 def ceded(

@@ -19,6 +19,11 @@ class ShareTable:
         # Rounding may leave the last sum a hair below 1: `min` keeps u = 0.999... inside.
         return self.datacenters[min(bisect_right(self.cumulative, u), len(self.datacenters) - 1)]
 
+    def parts(self) -> dict[str, float]:
+        """Each datacenter's share; they sum to 1."""
+        before = (0.0, *self.cumulative)
+        return {name: self.cumulative[i] - before[i] for i, name in enumerate(self.datacenters)}
+
 
 def table_of(shares: Shares) -> ShareTable | None:
     """The table of these shares, scaled to sum to 1; None when no share is above zero."""

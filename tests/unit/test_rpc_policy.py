@@ -256,6 +256,23 @@ class TestTable:
         table = table_for([only, member("mid/u/j/0")], {"near": 1.0})
         assert table.pick_again([only], random.random).endpoint.datacenter == "mid"
 
+    def test_what_comes_back_from_a_lost_datacenter_goes_to_its_heirs_and_not_to_where_most_goes(self) -> None:
+        lost = [member(f"near/u/j/{i}") for i in range(2)]
+        for one in lost:
+            one.down = True
+        members = [*lost, member("mid/u/j/0"), *(member(f"far/u/j/{i}") for i in range(2))]
+        rng = random.Random(5).random
+        for planned, heirs in (
+            ({"near": {"near": {"far": 1.0}}}, {"far": 1.0}),
+            ({"near": {"near": {"far": 0.75, "mid": 0.25}}}, {"far": 0.75, "mid": 0.25}),
+            ({}, {"mid": 1.0}),
+        ):
+            table = table_for(members, {"near": 0.1, "mid": 0.9}, planned)
+            went = Counter(table.pick_again([lost[0]], rng).endpoint.datacenter for _ in range(2000))
+            assert {name: count / 2000 for name, count in went.items()} == pytest.approx(heirs, abs=0.04)
+            # Whoever fails at the heir as well is not sent there again while there is another one.
+            assert table.pick_again([members[3], lost[0]], rng) is not members[3]
+
     def test_a_retry_without_alternative_asks_the_same_task(self) -> None:
         only = member("near/u/j/0")
         assert table_for([only], {"near": 1.0}).pick_again([only], random.random) is only

@@ -6,7 +6,7 @@ all exceptions are worked out here: a pick is two or three draws.
 
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from types import MappingProxyType
 from typing import Generic
@@ -15,7 +15,8 @@ from gslb.model.plan import Shares
 from gslb.model.resources import Catalog
 from gslb.rpc.policy.p2c import Group, M, group_of, without
 from gslb.rpc.policy.presence import ROOM_DEFAULT, Sight
-from gslb.steer.choice import ceded, datacenter_order, live_shares
+from gslb.steer.choice import ceded, datacenter_order, heirs, live_shares, shares_for
+from gslb.steer.table import ShareTable, table_of
 from gslb.steer.view import ServiceView
 
 
@@ -28,6 +29,8 @@ class PickTable(Generic[M]):
     order: tuple[Group[M], ...]
     shares: Shares
     panic: bool = False  # no task is known to be well: these are tried because nothing better is left
+    # Of each datacenter with a share and nobody there who answers: who gets what went there.
+    heirs: Mapping[str, ShareTable] = field(default_factory=dict)
 
     def pick(self, rng: Callable[[], float]) -> M:
         """The task for a first attempt."""
@@ -38,9 +41,17 @@ class PickTable(Generic[M]):
         return groups[drawn if drawn < len(groups) else -1].pick(rng)
 
     def pick_again(self, tried: Sequence[M], rng: Callable[[], float]) -> M:
-        """The task for a retry: another one in the same datacenter, then one in another datacenter, then any."""
+        """The task for a retry: another one in the same datacenter, then one in another datacenter, then any.
+
+        When the whole datacenter is gone, all that was under way there comes back at once: it goes to the heirs, as what
+        is sent from now on does. Where it is nearest or largest there may be no room for it.
+        """
         last = tried[-1].endpoint.datacenter
         datacenters = {member.endpoint.datacenter for member in tried}
+        if last in self.heirs:
+            heir = self.heirs[last].pick(rng())
+            if heir not in datacenters and (left := _untried(self.order, heir, tried)):
+                return left.pick(rng)
         # The second attempt stays near, the third leaves: what failed twice in a datacenter may well fail a third time.
         stay = len(tried) == 1
         here = [group for group in self.order if group.datacenter == last]
@@ -50,6 +61,11 @@ class PickTable(Generic[M]):
             if left := without(group, tried):
                 return left.pick(rng)
         return self.pick(rng)
+
+
+def _untried(groups: Sequence[Group[M]], datacenter: str, tried: Sequence[M]) -> Group[M] | None:
+    """The tasks of a datacenter that were not tried; None: there is none."""
+    return next((without(group, tried) for group in groups if group.datacenter == datacenter), None)
 
 
 def sights_of(view: ServiceView, members: Mapping[str, M]) -> dict[str, Sight]:
@@ -101,10 +117,13 @@ def build_table(
     if not used:
         used = [(order[0].datacenter, 1.0)]
     sums = list(accumulate(share for _, share in used))
+    lost = [name for name, share in shares_for(view, locality, catalog).items() if share > 0 and name not in groups]
+    tables = {name: table_of(heirs(view, locality, name, catalog)) for name in lost}
     return PickTable(
         groups=tuple(groups[name] for name, _ in used),
         cumulative=tuple(part / sums[-1] for part in sums),
         order=order,
         shares={name: share / sums[-1] for name, share in used},
         panic=view.panic or not answering,
+        heirs={name: table for name, table in tables.items() if table is not None},
     )
