@@ -45,9 +45,14 @@ def _mix(x: int) -> int:
 def stable_choice(shares: Shares, key: bytes) -> str | None:
     """The datacenter of `key` by weighted rendezvous hashing; None when no share is above zero.
 
-    Over many keys each datacenter gets its share. When a datacenter goes, only its keys move; when shares change
-    so that a fraction f of the demand must move, at most 2 f / (1 + f) of the keys do, and no scheme that looks at one
-    key at a time does better for all changes (Moulton, Jiang 2018: Maximally Consistent Sampling).
+    Over many keys each datacenter gets its share. When a datacenter goes, only its keys move. When shares change from x to y
+    so that a fraction f of the demand must move, the part of keys that do is 1 - sum_i 1 / sum_j max(x_j/x_i, y_j/y_i)
+    (Moulton, Jiang 2018, "Maximally Consistent Sampling"): just f where two datacenters share a locality, which is most of
+    them, and never more than 2 f / (1 + f). No scheme that knows nothing but the key and the shares of now does better
+    for all changes (Bavarian et al. 2016, "Optimality of Correlated Sampling Strategies"). The shortest proof is three
+    datacenters of which two have a half each: f = 1/2 between any two of the three rows. A key picks one datacenter a row,
+    and no datacenter is in all three rows, so a key is at the same place in one pair of rows at most: on average two thirds
+    of keys move, 2 f / (1 + f). Less would take a memory of who was where, which a restarted frontend does not have.
 
     Each datacenter draws u in (0, 1) from the key and its name; the least -ln(u) / share wins (exponential race). Any
     implementation that repeats these steps agrees: BLAKE2b-64 big-endian of key and of name, exclusive or, splitmix64

@@ -1,5 +1,6 @@
 """What must hold of every choice, whatever the plan and the health."""
 
+import itertools
 import math
 from collections import Counter
 
@@ -71,6 +72,47 @@ def test_a_change_of_shares_moves_no_more_than_the_bound(old: dict[str, float], 
     bound = 2 * needed / (1 + needed)
     moved = sum(stable_choice(old, key) != stable_choice(new, key) for key in KEYS) / len(KEYS)
     assert needed - _error(needed, len(KEYS)) * 2 <= moved <= bound + _error(min(bound, 0.5), len(KEYS))
+
+
+def _moving(old: dict[str, float], new: dict[str, float]) -> float:
+    """The part of keys that move by the exponential race: one minus the probability Jaccard index."""
+    names = [name for name in old if name in new]
+    stay = 0.0
+    for one in names:
+        ratios = [max(old.get(name, 0.0) / old[one], new.get(name, 0.0) / new[one]) for name in {*old, *new}]
+        stay += 1 / sum(ratios)
+    return 1 - stay
+
+
+@given(shares(), shares())
+@settings(max_examples=25)
+def test_a_change_of_shares_moves_what_the_race_says(old: dict[str, float], new: dict[str, float]) -> None:
+    expected = _moving(old, new)
+    moved = sum(stable_choice(old, key) != stable_choice(new, key) for key in KEYS) / len(KEYS)
+    assert abs(moved - expected) <= _error(min(max(expected, 0.001), 0.999), len(KEYS)) + 1e-3
+
+
+@given(st.floats(0.01, 0.99), st.floats(0.01, 0.99))
+@settings(max_examples=25)
+def test_between_two_datacenters_no_key_moves_that_need_not(before: float, after: float) -> None:
+    old, new = {"a": before, "b": 1 - before}, {"a": after, "b": 1 - after}
+    gained = "a" if after >= before else "b"
+    for key in KEYS[:1000]:
+        if stable_choice(old, key) == gained:
+            assert stable_choice(new, key) == gained
+
+
+def test_no_choice_by_key_and_shares_alone_moves_less_for_all_changes() -> None:
+    rows = [("a", "b"), ("a", "c"), ("b", "c")]
+    pairs = list(itertools.combinations(range(3), 2))
+    # Whatever a key picks in each row, it is at the same place in one of the three pairs of rows at most.
+    best = max(sum(picked[i] == picked[j] for i, j in pairs) for picked in itertools.product(*rows))
+    assert best == 1
+    least = 1 - best / len(pairs)
+    assert math.isclose(least, 2 * 0.5 / (1 + 0.5))
+    halves = [dict.fromkeys(row, 0.5) for row in rows]
+    moved = sum(stable_choice(halves[i], key) != stable_choice(halves[j], key) for i, j in pairs for key in KEYS)
+    assert abs(moved / len(pairs) / len(KEYS) - least) <= _error(least, len(KEYS))
 
 
 @given(shares(), st.binary(max_size=40), st.randoms(use_true_random=False))
