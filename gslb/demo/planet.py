@@ -33,10 +33,10 @@ DNS_PORT = 5300
 START_TIMEOUT_S = 90.0
 RPC_TIMEOUT_S = 2.0
 LOG_SAMPLE = 0.01
-# What a search costs is little of it the demo's own work: most of it is burned, so that capacity, which is learned from
-# CPU, is about the same on every machine.
-BACKEND_CPU_MS = 2.0
-BACKEND_CPU_CORES = 0.24
+# A part of what a search costs is burned, so that capacity, which is learned from CPU, differs less between machines; more
+# of it would be felt on a machine of two cores.
+BACKEND_CPU_MS = 1.0
+BACKEND_CPU_CORES = 0.19
 
 Progress = Callable[[str], None]
 
