@@ -24,7 +24,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
     """What failed is remembered without the group's name behind it, or `--last-failed` would not find it again."""
     yield
-    cache = session.config.cache
+    # Absent with `-p no:cacheprovider`, as tests/mutation runs its tests.
+    cache = getattr(session.config, "cache", None)
     if hasattr(session.config, "workerinput") or cache is None:
         return
     failed: dict[str, bool] = cache.get("cache/lastfailed", {})
