@@ -177,11 +177,11 @@ def random_losses(seed: int, rows_a_loss: int) -> Lost:
     wanted = rng.pareto(1.2, len(loss)) + 0.01
     wanted *= (room * rng.uniform(0.1, 1.0, losses))[loss] / np.bincount(loss, wanted)[loss]
     here, there = rng.uniform(0, 200, (len(loss), 1, 2)), rng.uniform(0, 200, (1, survivors, 2))
-    return Lost(loss, wanted, np.hypot(*np.moveaxis(here - there, 2, 0)), load, capacity, 0.8)
+    return Lost(loss, wanted, np.hypot(*np.moveaxis(here - there, 2, 0)), np.tile(load, (losses, 1)), capacity, 0.8)
 
 
 def after(lost: Lost, flows: np.ndarray) -> np.ndarray:
-    load = np.tile(lost.load_rps, (len(lost.capacity_rps), 1))
+    load = lost.load_rps.copy()
     np.add.at(load, lost.loss, flows)
     return load
 
@@ -208,7 +208,7 @@ def cost_filled(lost: Lost, flows: np.ndarray) -> float:
     load = after(lost, flows)
     for loss, capacity in enumerate(lost.capacity_rps):
         there = capacity > 0
-        for rps, sign in ((load[loss], 1.0), (lost.load_rps, -1.0)):
+        for rps, sign in ((load[loss], 1.0), (lost.load_rps[loss], -1.0)):
             used = np.clip((rps[there] / capacity[there])[:, None], edge[:-1], edge[1:]) - edge[:-1]
             total += sign * float((used * phi.price_ms * capacity[there][:, None]).sum())
     return total
@@ -223,7 +223,7 @@ def least_filled(lost: Lost, loss: int) -> float:
     cost, upper, index, value, start = [], [], [], [], []
     for j, k in enumerate(sinks):
         for low, high, ms in zip(edge[:-1], edge[1:], phi.price_ms, strict=True):
-            begun = max(lost.capacity_rps[loss, k] * low, lost.load_rps[k])
+            begun = max(lost.capacity_rps[loss, k] * low, lost.load_rps[loss, k])
             start.append(len(index))
             cost.append(ms)
             upper.append(max(0.0, lost.capacity_rps[loss, k] * high - begun))
