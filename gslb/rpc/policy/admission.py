@@ -27,14 +27,16 @@ PATIENCE_S: Final = (0.4, 0.2, 0.02, 0.02)
 # The same in units of what a request takes, where that is more: requests of 40 ms queue longer than those of 1 ms.
 PATIENCE_WORK: Final = (8.0, 4.0, 2.0, 2.0)
 PATIENCE_MOST: Final = 5.0
-DOWN: Final = 0.05
+DOWN: Final = 0.03
 UP: Final = 0.01
 # With room, the level lets in as many as fill it, but only so many times more a window: little use is hard to measure.
 UP_MOST: Final = 3.0
 # The same where too few came to say how they are spread.
 UP_BLIND: Final = 2.0
+# A step to less than so many times the rank is a small one.
+CHANCE: Final = 1.3
 # What the executor's utilization may be while the level rises faster than by UP.
-FULL_UTILIZATION: Final = 0.95
+FULL_UTILIZATION: Final = 1.0
 # Everybody is let in.
 OPEN: Final = float(len(Criticality))
 _SMOOTHING: Final = 0.2
@@ -109,13 +111,13 @@ class Admission:
             wanted = (1.0 - DOWN) * self._done
             # When fewer came than were finished the line is getting shorter: going lower still would overshoot.
             if self._admitted > wanted:
-                self.level = max(_LEAST, lowest, min(self.level, self._level_of(wanted)))
+                self.level = max(_LEAST, lowest, self._towards(min(self.level, self._level_of(wanted))))
         elif self._done:
             # Of calm windows only: in overload all takes longer, and to be more patient then would let in more.
             self.work_s += _SMOOTHING * (self._took_s / self._done - self.work_s)
         if not self.overloaded and self.level < OPEN:
             room = FULL_UTILIZATION / max(utilization, 1e-9)
-            self.level = self._risen(min(UP_MOST, max(1.0 + UP, room)))
+            self.level = self._towards(self._risen(min(UP_MOST, max(1.0 + UP, room))))
         self._begin(now_s)
 
     def mean_wait_s(self, criticality: Criticality) -> float:
@@ -133,6 +135,12 @@ class Admission:
             if longest_s > self.patience_s(level):
                 lowest = min(lowest, float(level))
         return lowest
+
+    def _towards(self, wanted: float) -> float:
+        """Half of a small step, which may be chance, and all of a large one: servers of one kind keep one level."""
+        base = math.ceil(min(self.level, wanted)) - 1
+        before, after = self.level - base, wanted - base
+        return (self.level + wanted) / 2.0 if 1.0 / CHANCE <= after / before <= CHANCE else wanted
 
     def _level_of(self, wanted: float) -> float:
         """The level below which there were `wanted` arrivals in this window; OPEN when there were not so many."""

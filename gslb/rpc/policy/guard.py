@@ -70,6 +70,7 @@ class Guard:
     # By criticality, in this window.
     _retries: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
     _arrivals: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
+    _refusals: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
     _everywhere: tuple[bool, ...] = (False, False, True, True)
 
     def __post_init__(self) -> None:
@@ -150,6 +151,7 @@ class Guard:
 
     def _refuse(self, ticket: Ticket) -> Fate:
         self.refused[ticket.criticality] += 1
+        self._refusals[ticket.criticality] += 1
         return Fate.REFUSED_EVERYWHERE if self._everywhere[ticket.criticality] or ticket.attempt else Fate.REFUSED
 
     def _hopeless(self, ticket: Ticket) -> bool:
@@ -176,8 +178,12 @@ class Guard:
         room = self._room(now_s)
         utilization = self._busy_s / (elapsed_s * room) if elapsed_s > 0.0 and room < UNLIMITED else 1.0
         self.admission.turn(now_s, utilization, self.line.oldest_s(now_s))
-        self._everywhere = tuple(
-            level >= Criticality.SHEDDABLE_PLUS or retries > RETRIES_EVERYWHERE * arrivals
-            for level, retries, arrivals in zip(Criticality, self._retries, self._arrivals, strict=True)
-        )
-        self._busy_s, self._retries, self._arrivals = 0.0, [0, 0, 0, 0], [0, 0, 0, 0]
+        self._everywhere = tuple(self._is_everywhere(level) for level in Criticality)
+        self._busy_s = 0.0
+        self._retries, self._arrivals, self._refusals = [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]
+
+    def _is_everywhere(self, level: Criticality) -> bool:
+        """Whether a class is to be told not to try again: it stays so while any of it is refused."""
+        if level >= Criticality.SHEDDABLE_PLUS or (self._everywhere[level] and self._refusals[level]):
+            return True
+        return self._retries[level] > RETRIES_EVERYWHERE * self._arrivals[level]

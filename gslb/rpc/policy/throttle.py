@@ -12,7 +12,9 @@ so that it falls within one window and is back within some.
 
 K: with a refusal at the cost rho of a request, goodput = C / (1 + rho * (K - 1)). At rho = 0.1 the book's K = 2 leaves
 91 %, 1.5 leaves 95 %, and 1.1 (THROTTLE_EXCESS), 99 %. A smaller K finds out later that there is room again: f grows
-K-fold a window. So K is 1.1 while anything is refused, and 2 (THROTTLE_RETURN) after a window in which nothing was.
+K-fold a window. So with each window in a row in which hardly anything was refused the factor is squared, up to THROTTLE_RETURN:
+one such window is chance, as a client sends few calls in one, and four are not. From a tenth to all of its calls takes
+five windows.
 
 Each class has its own f, as servers refuse the least critical first. Which calls go is not drawn anew: it is those of the
 lowest ranks (`gslb.rpc.policy.rank`), which servers refuse last. Beside them a few are drawn at random, and one
@@ -29,6 +31,8 @@ from gslb.model.criticality import Criticality
 WINDOW_MAX_S: Final = 5.0
 # Fewer refusals than this part are those of a task that was full for a moment.
 NOTICED: Final = 0.05
+# Beyond this many clean windows the return is at its fastest.
+_CLEAN_MOST: Final = 6
 # Weight of the newest answer in the smoothed time that an answer takes.
 _SMOOTHING: Final = 0.1
 # A client that sent next to nothing knows next to nothing: so many calls are thought of as accepted, beside its own.
@@ -44,15 +48,16 @@ class _Class:
     accepted: int = 0
     refused: int = 0
     sent_s: float | None = None  # the last call that went out
+    clean: int = 0  # windows in a row with hardly a refusal
     held_back: int = 0  # since the channel was made
 
     def turn(self, now_s: float, excess: float) -> None:
         """Ends the window: what was seen in it sets the fraction."""
         known = self.accepted + self.refused
         x = self.refused / (known + _PRIOR)
-        if x <= NOTICED:
-            excess = limits.THROTTLE_RETURN
-        self.fraction = min(1.0, max(limits.THROTTLE_FLOOR, self.fraction * excess * (1.0 - x)))
+        self.clean = self.clean + 1 if x <= NOTICED else 0
+        times = min(limits.THROTTLE_RETURN, excess ** (2.0 ** min(self.clean, _CLEAN_MOST)))
+        self.fraction = min(1.0, max(limits.THROTTLE_FLOOR, self.fraction * times * (1.0 - x)))
         self.since_s, self.accepted, self.refused = now_s, 0, 0
 
 
