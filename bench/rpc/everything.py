@@ -7,6 +7,7 @@ from types import MappingProxyType
 from bench import parts, rpc_pick
 from bench.parts import Part
 from bench.rows import Row
+from bench.rpc import overload
 
 
 def _thread(measure: Callable[[bool], list[Row]]) -> Part:
@@ -21,6 +22,7 @@ def _thread(measure: Callable[[bool], list[Row]]) -> Part:
 PARTS: Mapping[str, Part] = MappingProxyType(
     {
         "pick": _thread(lambda _quick: rpc_pick.measured()),
+        "overload": _thread(lambda quick: overload.rows(quick=quick)),
     }
 )
 

@@ -7,14 +7,15 @@ begun next pays. Clients choose by power of two on their own requests in flight.
 
 import heapq
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from gslb.model import limits
 from gslb.model.criticality import Criticality
 from gslb.rpc.policy.budget import RetryBudget
-from gslb.rpc.policy.guard import Fate, Guard
+from gslb.rpc.policy.guard import Decision, Fate, Guard
 from gslb.rpc.policy.line import Ticket
 from gslb.rpc.policy.throttle import Throttle
 
@@ -77,13 +78,13 @@ class Server:
         self._answers[ticket] = answer
         self._carry_out(self._guard.arrive(ticket, self._world.now_s))
 
-    def _carry_out(self, decisions: list[tuple[Ticket, Fate]]) -> None:
+    def _carry_out(self, decisions: Sequence[Decision]) -> None:
         shape, world = self._world.shape, self._world
         for ticket, fate in decisions:
             if fate is Fate.BEGIN:
                 took_s = world.rng.expovariate(1.0 / shape.work_s) + self._debt_s
                 self._debt_s = 0.0
-                world.after(took_s, lambda done=ticket: self._finish(done))
+                world.after(took_s, partial(self._finish, ticket))
             elif fate is not Fate.WAIT:
                 self._debt_s += shape.rejection_cost * shape.work_s
                 self._answers.pop(ticket)(fate)
