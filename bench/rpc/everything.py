@@ -7,7 +7,7 @@ from types import MappingProxyType
 from bench import parts, rpc_pick
 from bench.parts import Part
 from bench.rows import Row
-from bench.rpc import overload
+from bench.rpc import overload, picks, ramp, stale, subsets
 
 
 def _thread(measure: Callable[[bool], list[Row]]) -> Part:
@@ -21,8 +21,12 @@ def _thread(measure: Callable[[bool], list[Row]]) -> Part:
 
 PARTS: Mapping[str, Part] = MappingProxyType(
     {
+        "ramp": _thread(ramp.rows),
+        "stale": _thread(stale.rows),
+        "subsets": _thread(subsets.rows),
         "pick": _thread(lambda _quick: rpc_pick.measured()),
         "overload": _thread(lambda quick: overload.rows(quick=quick)),
+        "rules": _thread(picks.rows),
     }
 )
 

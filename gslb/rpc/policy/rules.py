@@ -5,6 +5,7 @@ from typing import Final
 
 from gslb.rpc.policy.adaptive import Adaptive
 from gslb.rpc.policy.choice import LeastRequest, RoundRobin, Rule
+from gslb.rpc.policy.interpret import LoadInterpretation
 from gslb.rpc.policy.p2c import M
 from gslb.rpc.policy.prequal import Prequal
 from gslb.rpc.policy.ring import RingHash
@@ -16,8 +17,9 @@ WEIGHTED_ROUND_ROBIN: Final = "weighted_round_robin"
 PREQUAL: Final = "prequal"
 RING_HASH: Final = "ring_hash"
 ADAPTIVE: Final = "adaptive"
+LOAD_INTERPRETATION: Final = "load_interpretation"
 
-NAMES: Final = (ROUND_ROBIN, LEAST_REQUEST, WEIGHTED_ROUND_ROBIN, PREQUAL, RING_HASH, ADAPTIVE)
+NAMES: Final = (ROUND_ROBIN, LEAST_REQUEST, WEIGHTED_ROUND_ROBIN, PREQUAL, RING_HASH, ADAPTIVE, LOAD_INTERPRETATION)
 
 
 def make_rule(name: str) -> Rule[M]:
@@ -29,6 +31,7 @@ def make_rule(name: str) -> Rule[M]:
         PREQUAL: Prequal,
         RING_HASH: RingHash,
         ADAPTIVE: Adaptive,
+        LOAD_INTERPRETATION: LoadInterpretation,
     }
     maker = makers.get(name)
     if maker is None:

@@ -45,6 +45,8 @@ class Scene:
     deadline_s: float = 5.0
     probe_rtt_s: float = 0.001
     probe_cost_s: float = 0.0001
+    latency: bool = True  # whether reports have it: not for rules that do not read it, it is slow to work out
+    trailers: bool = True  # whether answers bring reports
 
 
 @dataclass(slots=True)
@@ -76,6 +78,8 @@ class Fleet:
         self.scene = scene
         self.now_s = 0.0
         self.outcome = Outcome()
+        self._end_s = scene.warm_s + scene.measured_s
+        self._pending = 0  # requests that count and are under way
         self._rng = random.Random(scene.seed)  # noqa: S311 (a simulation, no secret)
         self._draws = np.random.default_rng(scene.seed)
         self.servers = [Server(self._cores(), scene.allotted) for _ in range(scene.servers)]
@@ -98,18 +102,14 @@ class Fleet:
         heapq.heapify(self._changes)
 
     def run(self) -> Outcome:
-        """Runs to the end of the time to be measured; what is under way then for longer than the deadline is an error."""
-        scene = self.scene
-        end_s = scene.warm_s + scene.measured_s
+        """Runs until all requests that count have ended, or the deadline of the last of them: the rest are errors."""
         for number, (arrival_s, work_s, client) in enumerate(self._arrivals()):
-            if arrival_s > end_s:
+            if arrival_s > self._end_s and (not self._pending or arrival_s > self._end_s + self.scene.deadline_s):
                 break
             self._until(arrival_s)
             self._request(number, arrival_s, work_s, client)
-        for server in self.servers:
-            for _, _, arrived_s, _, _ in server.queue:
-                if scene.warm_s < arrived_s <= end_s - scene.deadline_s:
-                    self._count(scene.deadline_s)
+        for _ in range(self._pending):
+            self._count(self.scene.deadline_s)
         return self.outcome
 
     def _arrivals(self) -> Iterator[tuple[float, float, int]]:
@@ -162,6 +162,7 @@ class Fleet:
         server.arrive(number, work_s, client)
         self._announce(i, server)
         self.outcome.picks += 1
+        self._pending += self._counts(now_s)
         if asked := rule.probes(random_, now_s):
             self.outcome.probes += len(asked)
             self._asked.append((now_s + self.scene.probe_rtt_s / 2, client, asked))
@@ -177,15 +178,21 @@ class Fleet:
         if version != server.version:
             return
         server.advance(now_s)
-        latency_s, client = server.depart()
+        arrived_s, client = server.depart()
+        latency_s = now_s - arrived_s
         self._announce(i, server)
-        if now_s - latency_s > self.scene.warm_s:
+        if self._counts(arrived_s):
+            self._pending -= 1
             self._count(latency_s)
         member = self.members[client][i]
         member.in_flight -= 1
         rule = self.rules[client]
         rule.ended(member, latency_s, now_s, ok=True)
-        rule.reported(member, server.report(), now_s)
+        if self.scene.trailers:
+            rule.reported(member, server.report(latency=self.scene.latency), now_s)
+
+    def _counts(self, arrived_s: float) -> bool:
+        return self.scene.warm_s < arrived_s <= self._end_s
 
     def _count(self, latency_s: float) -> None:
         late = latency_s >= self.scene.deadline_s
@@ -199,7 +206,7 @@ class Fleet:
         for member in asked:
             server = self.servers[self.number[member.target]]
             server.debt_s += self.scene.probe_cost_s
-            reports.append((member, server.report()))
+            reports.append((member, server.report(latency=self.scene.latency)))
         self._answers.append((now_s + self.scene.probe_rtt_s / 2, client, reports))
 
     def _cores(self) -> float:

@@ -55,12 +55,11 @@ class Server:
         self.load.began(self.at_s)
 
     def depart(self) -> tuple[float, int]:
-        """The request that is done first ends: its latency and its client; after `advance`."""
+        """The request that is done first ends: when it came and its client; after `advance`."""
         _, _, arrived_s, seen, client = heapq.heappop(self.queue)
-        latency_s = self.at_s - arrived_s
-        self.load.ended(seen, latency_s, self.at_s)
+        self.load.ended(seen, self.at_s - arrived_s, self.at_s)
         self.ended += 1
-        return latency_s, client
+        return arrived_s, client
 
     def next_departure_s(self) -> float:
         """When the next request ends if nothing else happens; somebody must be under way."""
@@ -79,6 +78,12 @@ class Server:
         else:
             self.utilization, self.rps = utilization, rps
 
-    def report(self) -> Report:
+    def report(self, *, latency: bool) -> Report:
         """What it says of itself now."""
-        return Report(len(self.queue), self.load.latency_s(), self.utilization, self.rps, room=self.room.requests)
+        return Report(
+            len(self.queue),
+            self.load.latency_s() if latency else 0.0,
+            self.utilization,
+            self.rps,
+            room=self.room.requests,
+        )
