@@ -75,9 +75,7 @@ def _ten_times(seeds: range) -> list[Row]:
         _goodput(_run(replace(SHAPE, excess=2.0), stages[:2], seed)[_ONSET_S + _SETTLE_S : until_s], SHAPE)
         for seed in seeds
     ]
-    bare = [
-        _goodput(_run(replace(SHAPE, excess=None), [(10, storm)], seed)[5:], SHAPE) for seed in seeds
-    ]
+    bare = [_goodput(_run(replace(SHAPE, excess=None), [(10, storm)], seed)[5:], SHAPE) for seed in seeds]
     name = "overload: goodput at 10 x capacity, rejection cost 0.1"
     return [
         mean_row(name, good, "% of capacity", at_least=95.0),

@@ -139,9 +139,8 @@ THROTTLE_WINDOW_S: Final = 1.0
 THROTTLE_EXCESS: Final = 1.1
 # How fast a client comes back at most, a window, when hardly anything has been refused for some windows.
 THROTTLE_RETURN: Final = 3.0
-# A client never sends less than this part of its calls, and beside it asks with a few drawn at random.
+# A client never sends less than this part of its calls.
 THROTTLE_FLOOR: Final = 0.01
-THROTTLE_PROBES: Final = 0.002
 HEDGE_BUDGET_FRACTION: Final = 0.05
 # An answer that is later than this part of all answers is asked for a second time.
 HEDGE_QUANTILE: Final = 0.95

@@ -199,7 +199,9 @@ class TestAsgi:
         wrapped = AsgiMiddleware(app, load, gate, uncounted=["/healthz"])
         headers = {"gslb-trace-id": "t-1", "gslb-criticality": "SHEDDABLE", "gslb-timeout-ms": "5000"}
         assert await self.ask(wrapped, headers) == (200, b"t-1 SHEDDABLE True")
-        assert (await self.ask(wrapped, {"gslb-criticality": "x", "gslb-timeout-ms": "-1"}))[1].endswith(b"CRITICAL False")
+        assert (await self.ask(wrapped, {"gslb-criticality": "x", "gslb-timeout-ms": "-1"}))[1].endswith(
+            b"CRITICAL False"
+        )
         slow = asyncio.create_task(self.ask(wrapped, {}, "/slow"))
         await asyncio.sleep(0.01)
         late = await self.ask(wrapped, {"gslb-timeout-ms": "20"})

@@ -39,7 +39,7 @@ class Loop:
             if not self.throttle.admit(CRITICAL, rank, self.rng.random(), self.now_s):
                 continue
             refused = rank >= accepts
-            self.throttle.ended(CRITICAL, self.now_s, self.now_s, refused=refused, rank=rank)
+            self.throttle.ended(CRITICAL, self.now_s, self.now_s, refused=refused)
             if self.now_s > last_s:
                 sent += 1
                 accepted += not refused
@@ -74,7 +74,7 @@ class TestThrottle:
         throttle = Throttle()
         for i in range(20):
             assert throttle.admit(CRITICAL, 0.99, 0.99, 5.0 * i)
-            throttle.ended(CRITICAL, 5.0 * i, 5.0 * i, refused=True, rank=0.99)
+            throttle.ended(CRITICAL, 5.0 * i, 5.0 * i, refused=True)
 
     def test_classes_know_nothing_of_each_other(self) -> None:
         throttle = Throttle()

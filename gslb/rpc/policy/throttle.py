@@ -17,8 +17,9 @@ one such window is chance, as a client sends few calls in one, and four are not.
 five windows.
 
 Each class has its own f, as servers refuse the least critical first. Which calls go is not drawn anew: it is those of the
-lowest ranks (`gslb.rpc.policy.rank`), which servers refuse last. Beside them a few are drawn at random, and one
-call a window goes whatever happens: else a client all of whose calls have one high rank would never learn that it is over.
+lowest ranks (`gslb.rpc.policy.rank`), which servers refuse last. And when
+nothing went out for a window, one call goes whatever its rank: else a client all of whose calls have one high rank would
+never learn that it is over.
 """
 
 from dataclasses import dataclass, field
@@ -76,7 +77,7 @@ class Throttle:
             one.since_s = now_s
         elif now_s - one.since_s >= self.window_s and one.accepted + one.refused:
             one.turn(now_s, self.excess)
-        if rank >= one.fraction and u >= limits.THROTTLE_PROBES and not self._quiet(one, now_s):
+        if rank >= one.fraction and not self._quiet(one, u, now_s):
             one.held_back += 1
             return False
         one.sent_s = now_s
@@ -90,11 +91,10 @@ class Throttle:
         if one.since_s is None or sent_s < one.since_s:
             # Sent under an older fraction: it would be counted twice.
             return
-        if not refused:
-            one.accepted += 1
-        elif rank < one.fraction:
-            # The refusal of one that went out to ask, from above the fraction, is what was to be expected.
+        if refused:
             one.refused += 1
+        else:
+            one.accepted += 1
 
     @property
     def window_s(self) -> float:
@@ -109,5 +109,6 @@ class Throttle:
         """Calls that were not sent, by criticality, since the channel was made."""
         return tuple(one.held_back for one in self._classes)
 
-    def _quiet(self, one: _Class, now_s: float) -> bool:
-        return one.sent_s is None or now_s - one.sent_s >= self.window_s
+    def _quiet(self, one: _Class, u: float, now_s: float) -> bool:
+        """Whether it is time to ask; drawn, so that clients do not all ask in one moment."""
+        return one.sent_s is None or now_s - one.sent_s >= self.window_s * (0.5 + u)
