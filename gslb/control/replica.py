@@ -258,6 +258,7 @@ class Replica(Intake):
             if now_s - tidy_s >= TIDY_S:
                 tidy_s = now_s
                 self.board.tidy(self.store.view.agents, now_s)
+                self.board.rtt.tidy(self.world.catalog.datacenters, now_s)
 
     def _warm_up(self, now_s: float) -> None:
         """A replica answers nobody until it has desired state, registrations, and heard the agents or waited for them.

@@ -341,3 +341,20 @@ def test_explain(channel) -> None:
     assert sum(task["picks"] for task in told["endpoints"]) == 1
     assert told["stamp"] is not None
     assert channel.pick().endpoint.task in {task["task"] for task in told["endpoints"]}
+
+
+def test_a_process_in_a_datacenter_reports_how_far_the_others_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gslb.rpc.client.rtt.PERIOD_S", 0.05)
+    made = Planet(["us-east1/u/echo/0", "europe-west1/u/echo/0"], replicas=1)
+    try:
+        made.serve({"us-east1": 1.0})
+        with gslb.rpc.channel(SERVICE, control=made.control, locality="us-east1", caller="tester"):
+
+            def measured() -> set[str]:
+                reports = list(made.replicas[0].reports)
+                return {row.task for report in reports for row in report.observations if row.rtt_ms > 0}
+
+            wait_until(lambda: measured() == {"/bns/us-east1/u/echo/0", "/bns/europe-west1/u/echo/0"}, 20.0)
+    finally:
+        gslb.rpc.close_all()
+        made.close()

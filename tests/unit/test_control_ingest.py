@@ -11,6 +11,7 @@ from gslb.control.ingest.board import HealthBoard, Probe
 from gslb.control.ingest.load import LoadStore
 from gslb.control.ingest.refusals import KEPT_S, REPORTERS_MAX, Refusal, Refusals
 from gslb.control.ingest.replay import ReplayGuard
+from gslb.control.ingest.rtt import FORGET_S
 from gslb.model.errors import InvalidValueError
 from gslb.v1 import report_pb2
 
@@ -282,6 +283,17 @@ def test_observations_of_unknown_tasks_leave_nothing_behind():
     b.board.observe("europe-west1", [Probe(task(0), 1, 0, 80.0)], 0.0)
     b.board.observe("europe-west1", [Probe(task(0), 1, 0, 100.0)], 0.0)
     assert b.board.rtt.snapshot() == {("europe-west1", "us-east1"): pytest.approx(86.0)}
+
+
+def test_times_of_places_that_are_not_there_and_old_ones_make_room():
+    b = Board()
+    for n in range(50):
+        b.board.observe(f"made-up-{n}", [Probe(task(0), 1, 0, 5.0)], 0.0)
+    b.board.observe("europe-west1", [Probe(task(0), 1, 0, 80.0)], 100.0)
+    b.board.rtt.tidy({"europe-west1", "us-east1"}, 110.0)
+    assert b.board.rtt.snapshot() == {("europe-west1", "us-east1"): pytest.approx(80.0)}
+    b.board.rtt.tidy({"europe-west1", "us-east1"}, 100.0 + FORGET_S + 1)
+    assert b.board.rtt.snapshot() == {}
 
 
 def test_tidy_forgets_only_what_nobody_needs():

@@ -62,7 +62,7 @@ class HealthBoard:
             if task is None:
                 continue
             self._stand.add(probe.task, probe.ok, probe.failed, now_s)
-            self.rtt.add(locality, task.datacenter, probe.rtt_ms)
+            self.rtt.add(locality, task.datacenter, probe.rtt_ms, now_s)
             # An agent that speaks is not overruled, so only the tasks of the others need another look.
             if self.loads.late(owner_of(task), now_s):
                 late.add(owner_of(task))

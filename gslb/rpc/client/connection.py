@@ -24,6 +24,7 @@ from gslb.model import limits
 from gslb.model.criticality import Criticality
 from gslb.model.errors import InvalidValueError
 from gslb.model.resources import Catalog
+from gslb.rpc.client import rtt
 from gslb.rpc.client.core import L, ServiceCore
 from gslb.rpc.client.discovery import Discovery
 from gslb.rpc.client.link import Link
@@ -65,6 +66,7 @@ class ControlConnection:
         self.addresses = tuple(addresses)
         self.identity = identity or Identity()
         self.timers = Timers("gslb-rpc-timers")
+        self._rtt = rtt.RttMeter(self._channel_views, rtt.PERIOD_S)
         self.closed = False
         self.problems = 0  # parts of updates that were refused
         self.updates = 0
@@ -168,6 +170,9 @@ class ControlConnection:
                 self._cores.add(core)  # type: ignore[arg-type]  # only counts and views are touched here
                 view = self._view
             core.on_view(view.services.get(service), view.catalog)
+        if self.identity.locality:
+            # From outside of all datacenters it would be nobody's distance.
+            self._rtt.start()
 
     def detach(self, core: ServiceCore[L]) -> None:
         """The channel closes: what it counted last is kept for the next report."""
@@ -188,6 +193,9 @@ class ControlConnection:
         """The channels that live on this connection."""
         with self._lock:
             return list(self._cores)
+
+    def _channel_views(self) -> list[ServiceView]:
+        return [view for core in self.cores() if (view := core.view()) is not None]
 
     # Views
 
@@ -272,7 +280,9 @@ class ControlConnection:
         # The control plane knows datacenters only; a process outside of them reports from nowhere.
         here = self.identity.locality if self.identity.locality in self._view.catalog.datacenters else ""
         reports = [
-            self._maker.make(demand_rows(counts), observation_rows(seen), period_s=period_s, datacenter=here),
+            self._maker.make(
+                demand_rows(counts), observation_rows(seen, self._rtt.take()), period_s=period_s, datacenter=here
+            ),
         ]
         if edge := self._edge.take():
             reports.append(self._maker.make(demand_rows(edge), [], period_s=period_s, datacenter=here, edge=True))
@@ -333,6 +343,7 @@ class ControlConnection:
             if self.closed:
                 return
             self.closed = True
+        self._rtt.close()
         self._send_reports()
         self.timers.close()
         self._discovery.close()

@@ -7,6 +7,7 @@ same bytes for all: (reporter, boot id, seq) lets a reader refuse what it has co
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import grpc
 from typing_extensions import override
@@ -18,6 +19,7 @@ from gslb.v1 import config_pb2, report_pb2, report_pb2_grpc
 
 DemandKey = tuple[str, str, str, Criticality]  # service, locality, caller, criticality
 Seen = tuple[str, int, int]  # task, ok, failed
+_UNMEASURED: Mapping[str, float] = MappingProxyType({})
 
 _CRITICALITY = {
     Criticality.CRITICAL_PLUS: report_pb2.CRITICALITY_CRITICAL_PLUS,
@@ -97,17 +99,16 @@ def demand_rows(counts: Mapping[DemandKey, int]) -> list[report_pb2.DemandRow]:
     ]
 
 
-def observation_rows(seen: Iterable[Seen]) -> list[report_pb2.TaskObservation]:
-    """What channels saw, summed over channels that ask the same task.
-
-    No round-trip times: how long a request takes is mostly the server's doing; agents probe for those.
-    """
-    summed: dict[str, tuple[int, int]] = {}
+def observation_rows(
+    seen: Iterable[Seen], rtt_ms: Mapping[str, float] = _UNMEASURED
+) -> list[report_pb2.TaskObservation]:
+    """What channels saw, summed over channels that ask the same task, and the round-trip times that were measured."""
+    summed: dict[str, tuple[int, int]] = dict.fromkeys(rtt_ms, (0, 0))
     for task, ok, failed in seen:
         held_ok, held_failed = summed.get(task, (0, 0))
         summed[task] = (held_ok + ok, held_failed + failed)
     return [
-        report_pb2.TaskObservation(task=task, ok=ok, failed=failed)
+        report_pb2.TaskObservation(task=task, ok=ok, failed=failed, rtt_ms=rtt_ms.get(task, 0.0))
         for task, (ok, failed) in list(summed.items())[: limits.TASKS_PER_REPORT_MAX]
     ]
 
