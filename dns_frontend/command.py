@@ -14,7 +14,7 @@ import click
 from bns.errors import BnsError
 from bns.transport import Tls, parse_addresses, tls_options
 from dns_frontend.errors import FrontendError
-from dns_frontend.limits import THREADS_MAX
+from dns_frontend.limits import PROCESSES_MAX, THREADS_MAX
 from dns_frontend.local import Files
 from dns_frontend.options import hardening_options
 from dns_frontend.privileges import account
@@ -102,6 +102,13 @@ _NAME_MAX_CHARS = 200
     show_default="one a core",
     help="Threads of the Rust data plane for each address. 0, or where it is not built: Python answers everything.",
 )
+@click.option(
+    "--processes",
+    type=click.IntRange(1, PROCESSES_MAX),
+    default=lambda: min(len(os.sched_getaffinity(0)), PROCESSES_MAX),
+    show_default="one a core",
+    help="Where there is no data plane: processes that answer, each on a socket and with a plan stream of its own.",
+)
 @hardening_options
 @tls_options
 @click.pass_context
@@ -121,6 +128,7 @@ def command(  # noqa: PLR0913  one parameter an option
     default_locality: str,
     geo: Path | None,
     threads: int,
+    processes: int,
     hardening: Hardening,
     cookie_secret: Path | None,
     user: str | None,
@@ -150,6 +158,7 @@ def command(  # noqa: PLR0913  one parameter an option
         default_locality=default_locality,
         tls=tls,
         threads=threads,
+        processes=processes,
         files=Files(_zone_files(zones), config, geo),
         bns_zones=tuple(_origin(text) for text in bns_zones),
         transfer=tuple(_network(text) for text in transfer),

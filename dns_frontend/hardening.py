@@ -27,11 +27,12 @@ class Hardened:
         self._file = secret_file
         self.stale_text = ""  # what answers by the plan say of their age; "": nothing
 
-    def load(self) -> None:
-        """The secrets, at the start. Without a file they are of this process alone. Raises FrontendError."""
+    def load(self, shared: tuple[bytes, ...] = ()) -> None:
+        """The secrets, at the start. Without a file they are `shared`, or of this process alone. Raises FrontendError."""
         if not self._chosen.cookies:
             return
-        self.guard.cookies = Cookies((os.urandom(KEY_OCTETS),) if self._file is None else read_secrets(self._file))
+        own = shared or (os.urandom(KEY_OCTETS),)
+        self.guard.cookies = Cookies(own if self._file is None else read_secrets(self._file))
 
     def reload(self) -> tuple[str, ...]:
         """Reads the secrets anew; what is wrong with them. Those before are used on then."""

@@ -58,6 +58,14 @@ CACHED_S: Final = 1.0
 THREADS_MAX: Final = 64
 COLLECT_PERIOD_S: Final = 1.0
 
+# Processes without the data plane
+PROCESSES_MAX: Final = 64
+SIBLING_REPORT_S: Final = 1.0
+SIBLING_READY_S: Final = 0.05
+SIBLING_AGAIN_S: Final = 1.0
+SIBLING_STOP_S: Final = 5.0
+SIBLING_LINE_MAX_OCTETS: Final = 64 << 20  # demand of 10,000 services and 200 localities
+
 # TCP (RFC 7766 section 6)
 TCP_CONNECTIONS_MAX: Final = 16_384  # or what the process may have open
 TCP_CONNECTIONS_PER_PREFIX: Final = 100  # of one /24 or /56

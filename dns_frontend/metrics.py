@@ -6,7 +6,7 @@ service and locality, for the control plane, and is not a metric: 10,000 service
 
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
-from typing import Final
+from typing import Final, TypedDict
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -77,10 +77,53 @@ class Counters:
         if pair in self.demand or len(self.demand) < limits.DEMAND_ROWS_MAX:
             self.demand[pair] = self.demand.get(pair, 0) + count
 
+    def take(self) -> "Told":
+        """What was counted since the last call, for another process."""
+        told = Told(
+            answers=[(transport.value, rcode, count) for (transport, rcode), count in self.answers.items()],
+            ignored=[(transport.value, count) for transport, count in self.ignored_messages.items()],
+            destinations=[(*to, count) for to, count in self.destinations.items()],
+            demand=[(*pair, count) for pair, count in self.demand.items()],
+            held_back=[(*what, count) for what, count in self.held_back.items()],
+            plain={name: int(getattr(self, name)) for name in _PLAIN},
+        )
+        vars(self).update(vars(Counters()))
+        return told
+
+    def absorb(self, told: "Told") -> None:
+        """Adds what another process counted."""
+        for transport, rcode, count in told["answers"]:
+            self.answered(Transport(transport), rcode, count)
+        for transport, count in told["ignored"]:
+            self.ignored(Transport(transport), count)
+        for locality, datacenter, count in told["destinations"]:
+            self.sent_to(locality, datacenter, count)
+        for service, locality, count in told["demand"]:
+            self.demanded(service, locality, count)
+        for kind, action, count in told["held_back"]:
+            self.limited(kind, action, count)
+        for name in _PLAIN:
+            setattr(self, name, getattr(self, name) + told["plain"][name])
+
     def take_demand(self) -> Mapping[tuple[str, str], int]:
         """What was asked since the last call, by (service, locality)."""
         taken, self.demand = self.demand, {}
         return taken
+
+
+# Numbers of `Counters` without labels. What each process learns for itself is counted by the first alone.
+_PLAIN: Final = ("truncated", "transfers", "bugs", "send_failures", "tcp_refused", "tcp_evicted")
+
+
+class Told(TypedDict):
+    """Counts on their way from one process to another, as JSON can say them."""
+
+    answers: list[tuple[str, int, int]]
+    ignored: list[tuple[str, int]]
+    destinations: list[tuple[str, str, int]]
+    demand: list[tuple[str, str, int]]
+    held_back: list[tuple[str, str, int]]
+    plain: dict[str, int]
 
 
 class FrontendCollector(Collector):

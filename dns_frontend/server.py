@@ -8,7 +8,7 @@ import logging
 import os
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from dns_frontend.prober import Prober
 from dns_frontend.reporter import DemandReporter
 from dns_frontend.responder.guard import Hardening
 from dns_frontend.responder.respond import Network, Responder
+from dns_frontend.siblings import Siblings
 from dns_frontend.snapshot import SnapshotError, SnapshotWriter, load
 from dns_frontend.sockets import Listening, listen, raise_file_limit
 from dns_frontend.subscriber import Subscriber, Upstream
@@ -58,6 +59,7 @@ class Settings:
     default_locality: str = ""
     tls: Tls | None = None
     threads: int = 0  # of the data plane, for each address; 0: the reference answers everything
+    processes: int = 1  # that answer where there is no data plane
     files: Files = NO_FILES
     bns_zones: tuple[bytes, ...] = ()  # origins, in lower case
     transfer: tuple[Network, ...] = ()  # who may have whole zones
@@ -78,14 +80,20 @@ class Addresses:
 class Frontend:
     """One DNS frontend. `start` binds everything or raises; `run` serves until `stop`."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self, settings: Settings, inherited: Sequence[Listening] = (), secrets: tuple[bytes, ...] = ()
+    ) -> None:
+        """`inherited`: sockets of the process that started this one, which has the snapshot and reports the demand."""
         self._settings = settings
+        self._inherited = inherited
+        self._secrets = secrets
+        self._siblings: Siblings | None = None
         rng = random.Random()
         self.counters = Counters()
         self._hardened = Hardened(settings.hardening, settings.cookie_secrets, self.counters)
         guard = self._hardened.guard
         self._responder = Responder(self.counters, settings.default_locality, settings.transfer, guard)
-        self._writer = SnapshotWriter(settings.snapshot) if settings.snapshot else None
+        self._writer = SnapshotWriter(settings.snapshot) if settings.snapshot and not inherited else None
         self.plane, self.why_no_plane = self._data_plane()
         prepare = self.plane.advance if self.plane else lambda _: None
         self.holder = Holder(self.counters, self._changed, prepare, settings.bns_zones)
@@ -118,17 +126,21 @@ class Frontend:
     async def start(self) -> None:
         """Binds every port. Raises FrontendError, BnsError or OpsListenError, each one clear line."""
         raise_file_limit()
-        self._hardened.load()
+        self._hardened.load(self._secrets)
         self.local = await asyncio.to_thread(load_first, self._settings.files)
         self._warn(self.local)
         self.holder.begin(self.local, alone=not self._settings.control)
         if self._settings.control:
             self._restore()
-        listening = [listen(address, max(1, self.threads)) for address in self._settings.listen]
+        sockets = self.threads or self._settings.processes
+        listening = self._inherited or [listen(address, sockets) for address in self._settings.listen]
         for each in listening:
             self._listen(each)
         if self.plane is not None:
             self.plane.start(listening)
+        elif self._settings.processes > 1:
+            self._hardened.guard.divide(self._settings.processes)
+            self._siblings = Siblings(self._settings, listening, self._own_secrets, self._listener, self.counters)
         if self._settings.grpc:
             server = grpc.aio.server(options=server_options())
             self.addresses.grpc = add_port(server, self._settings.grpc, self._settings.tls)
@@ -158,7 +170,11 @@ class Frontend:
         """Serves until `stop`; then closes everything, the newest state on disk."""
         jobs = [self.holder.run(), self.prober.run(), self._watch_age()]
         if self._settings.control:
-            jobs += [self.subscriber.run(), self._reporter.run()]
+            jobs.append(self.subscriber.run())
+        if self._settings.control and not self._inherited:
+            jobs.append(self._reporter.run())
+        if self._siblings is not None:
+            jobs.append(self._siblings.run())
         if self._writer is not None:
             jobs.append(self._writer.run())
         if self.plane is not None:
@@ -181,7 +197,7 @@ class Frontend:
         """Leaves root, if told whom to become."""
         if self._settings.account is not None:
             drop(self._settings.account)
-        elif os.geteuid() == 0:
+        elif os.geteuid() == 0 and not self._inherited:
             log.warning("running as root: give --user, or let the service manager choose a user")
 
     async def _watch_age(self) -> None:
@@ -203,6 +219,8 @@ class Frontend:
             self.local = replace(local, problems=local.problems + self._hardened.reload())
             self._warn(self.local)
             await self.holder.reload(self.local)
+            if self._siblings is not None:
+                self._siblings.reload()
             log.info("read %d zones from files; %d problems", len(self.local.zones), len(self.local.problems))
             return self.local
 
@@ -257,12 +275,38 @@ class Frontend:
         log.info("serving %d services from snapshot %s, %.0f s old", len(view.services), path, self.holder.age_s)
 
     def _listen(self, listening: Listening) -> None:
-        self._tcp.start(listening)
-        if self.plane is None:
-            udp = UdpListener(listening, self._responder, self.counters)
-            self._udp.append(udp)
-            udp.start()
+        if not self._inherited:
+            self._tcp.start(listening)
+        if self.plane is None and not self._inherited:
+            self._listener(listening).start()
         self.addresses.dns.append(listening.address)
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is something to answer from."""
+        return self.holder.held.serving.ready
+
+    def join(self) -> None:
+        """Answers on the inherited sockets, where others answered so far."""
+        for each in self._inherited:
+            self._tcp.start(each)
+            self._listener(each).start()
+
+    def _listener(self, listening: Listening) -> UdpListener:
+        """One that is closed with the frontend."""
+        made = UdpListener(listening, self._responder, self.counters)
+        self._udp.append(made)
+        return made
+
+    def _own_secrets(self) -> tuple[bytes, ...]:
+        """Those that other processes of this frontend are to have from us."""
+        cookies = self._hardened.guard.cookies
+        return cookies.secrets if cookies is not None else ()
+
+    @property
+    def connections(self) -> int:
+        """TCP connections of all processes."""
+        return self._tcp.connections + (self._siblings.connections if self._siblings is not None else 0)
 
     def _data_plane(self) -> tuple[DataPlane | None, str]:
         """The data plane, or why there is none."""
@@ -284,7 +328,7 @@ class Frontend:
     def answered_by(self) -> str:
         """Who answers over UDP, for people."""
         if self.plane is None:
-            return f"the Python responder, on one core: {self.why_no_plane}"
+            return f"the Python responder, in {self._settings.processes} process(es): {self.why_no_plane}"
         return f"the data plane (Rust), {self.threads} thread(s) an address"
 
     def _take_demand(self) -> Mapping[tuple[str, str], int]:
@@ -306,7 +350,7 @@ class Frontend:
         )
 
     def _ready(self) -> tuple[bool, str]:
-        if self.holder.held.serving.ready:
+        if self.ready:
             return True, "ok"
         return False, "nothing heard yet from a control plane, and no snapshot to start from"
 
@@ -328,7 +372,7 @@ class Frontend:
             "gslb_dns_services": ("Services that are served by name.", len(held.serving.services)),
             "gslb_dns_problems": ("What of the catalog is not served as written now.", len(held.serving.problems)),
             **self._plane_gauges(),
-            "gslb_dns_tcp_connections": ("TCP connections.", self._tcp.connections),
+            "gslb_dns_tcp_connections": ("TCP connections.", self.connections),
             "gslb_dns_rate_limit_buckets": ("Buckets of the rate limit that are kept.", self._hardened.guard.buckets),
             "gslb_dns_stale": (
                 "Whether answers by the plan say that no control plane was heard for long (extended error 3).",

@@ -27,6 +27,11 @@ class UdpListener:
             self._socket.fileno(), self._answer_with_source if self._wildcard else self._answer
         )
 
+    def stop(self) -> None:
+        """Leaves the socket to others."""
+        if self._socket.fileno() >= 0:
+            asyncio.get_running_loop().remove_reader(self._socket.fileno())
+
     def close(self) -> None:
         if self._socket.fileno() >= 0:
             asyncio.get_running_loop().remove_reader(self._socket.fileno())

@@ -58,7 +58,9 @@ def ours(stage: Stage, label: str, threads: int, *flags: str) -> Server:
         world.write_config(config)
     arguments = ["gslb", "dns", "--listen", f"127.0.0.1:{port}", "--config", str(config)]
     return Server(
-        label, port, stage.python(label, *arguments, "--threads", str(threads), *(flags or ("--rrl-rate", "0")))
+        label,
+        port,
+        stage.python(label, *arguments, "--threads", str(threads), "--processes", "1", *(flags or ("--rrl-rate", "0"))),
     )
 
 

@@ -73,6 +73,11 @@ class Guard:
         self._limiter = RateLimiter(chosen.rule) if chosen.rule.rate else None
         self._clock = clock
 
+    def divide(self, by: int) -> None:
+        """From now on this is one of `by` processes that answer the same clients."""
+        self._rule = self._rule.divided(by)
+        self._limiter = RateLimiter(self._rule) if self._rule.rate else None
+
     def guarding(self, seed: bytes) -> Guarding:
         """What the data plane needs to do the same, as things are now."""
         rule = self._rule

@@ -55,6 +55,10 @@ class Rule:
         """How long a bucket takes to fill."""
         return int(self.window_s * _SECOND_NS)
 
+    def divided(self, by: int) -> "Rule":
+        """That of one of `by` processes over which the kernel spreads the queries of a network."""
+        return Rule(max(1, self.rate // by), self.slip, self.window_s) if self.rate else self
+
 
 DEFAULT_RULE: Final = Rule()
 
