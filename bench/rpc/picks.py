@@ -1,5 +1,6 @@
 """What each rule's choice costs in CPU, and what a request costs with its probes: drawing them, taking their answers in."""
 
+import itertools
 import random
 from typing import Final
 
@@ -43,7 +44,8 @@ def _told(name: str) -> tuple[Rule[Member], list[Member]]:
 
 def _picks(rule: Rule[Member], calls: int) -> list[float]:
     rng = random.Random(1).random
-    return microseconds(lambda: rule.pick(rng, _NOW_S, "key"), calls)
+    keys = itertools.cycle([f"user-{i}" for i in range(1000)])
+    return microseconds(lambda: rule.pick(rng, _NOW_S, next(keys)), calls)
 
 
 def _requests(rule: Rule[Member], members: list[Member], calls: int) -> list[float]:

@@ -177,6 +177,13 @@ def test_a_key_stays_with_its_task_and_only_a_lost_tasks_keys_move():
     assert max(counts.values()) < 1.5 * 100
 
 
+def test_more_keys_than_are_remembered_still_stay_with_their_tasks():
+    rule, _ = ring(7)
+    rng = random.Random(1).random
+    first = [rule.pick(rng, 0.0, f"k{i}") for i in range(5000)]
+    assert [rule.pick(rng, 0.0, f"k{i}") for i in range(5000)] == first
+
+
 def test_a_key_that_everybody_wants_spreads_at_the_bound():
     rule, tasks = ring(10)
     rng = random.Random(1).random

@@ -20,6 +20,8 @@ BOUND: Final = 1.25
 # Points of a task of mean weight: with so many, shares of the ring are within some 10 % of even.
 POINTS: Final = 100
 POINTS_MAX: Final = 1000
+# Keys whose place is remembered; then all are forgotten, which costs a hash each.
+REMEMBERED: Final = 4096
 
 
 def point(text: str) -> int:
@@ -36,6 +38,7 @@ class RingHash(Rule[M]):
         self._owners: list[M] = []
         self._keyless: Group[M] = Group("", ())
         self._cache: dict[str, list[int]] = {}
+        self._places: dict[str, int] = {}
 
     @override
     def assign(self, members: Sequence[M], now_s: float) -> None:
@@ -54,17 +57,26 @@ class RingHash(Rule[M]):
         pairs.sort()
         self._points = [at for at, _ in pairs]
         self._owners = [members[i] for _, i in pairs]
+        self._places.clear()
 
     @override
     def pick(self, rng: Rng, now_s: float, key: str = "") -> M:
         del now_s
         if not key:
             return self._keyless.pick(rng)
-        start = bisect_right(self._points, point(key)) % len(self._points)
+        start = self._places.get(key, -1)
+        if start < 0:
+            start = self._place(key)
         owner = self._owners[start]
         if owner.in_flight + owner.burden < 1.0:
             return owner
         return self._walk(start)
+
+    def _place(self, key: str) -> int:
+        if len(self._places) >= REMEMBERED:
+            self._places.clear()
+        start = self._places[key] = bisect_right(self._points, point(key)) % len(self._points)
+        return start
 
     def _walk(self, start: int) -> M:
         """The first task from there on that is below the bound; the mean counts the new request."""
