@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gslb.rpc.server.gate import Gate
     from gslb.rpc.server.load import Load
     from gslb.rpc.server.registration import Registration
+    from gslb.rpc.server.report import AioReportInterceptor, LoadReporter, ReportInterceptor, add_load_report
     from gslb.rpc.server.stopping import (
         Goodbye,
         add_aio_health,
@@ -33,16 +34,21 @@ if TYPE_CHECKING:
     from gslb.rpc.server.sync_interceptor import ServerInterceptor
 
 _STOPPING = "gslb.rpc.server.stopping"
+_REPORT = "gslb.rpc.server.report"
 _WHERE = {
+    "AioReportInterceptor": _REPORT,
     "AioServerInterceptor": "gslb.rpc.server.aio_interceptor",
     "AsgiMiddleware": "gslb.rpc.server.asgi",
     "Gate": "gslb.rpc.server.gate",
     "Goodbye": _STOPPING,
     "Load": "gslb.rpc.server.load",
+    "LoadReporter": _REPORT,
     "Registration": "gslb.rpc.server.registration",
+    "ReportInterceptor": _REPORT,
     "ServerInterceptor": "gslb.rpc.server.sync_interceptor",
     "add_aio_health": _STOPPING,
     "add_health": _STOPPING,
+    "add_load_report": _REPORT,
     "aio_serve_until_signal": _STOPPING,
     "aio_stop_gracefully": _STOPPING,
     "serve_until_signal": _STOPPING,
@@ -51,15 +57,19 @@ _WHERE = {
 }
 
 __all__ = [
+    "AioReportInterceptor",
     "AioServerInterceptor",
     "AsgiMiddleware",
     "Gate",
     "Goodbye",
     "Load",
+    "LoadReporter",
     "Registration",
+    "ReportInterceptor",
     "ServerInterceptor",
     "add_aio_health",
     "add_health",
+    "add_load_report",
     "aio_serve_until_signal",
     "aio_stop_gracefully",
     "serve_until_signal",

@@ -3,7 +3,7 @@
 import grpc
 
 # Infrastructure that asks all the time and says nothing of the service's load.
-_UNCOUNTED = ("/grpc.health.v1.Health/", "/grpc.reflection.")
+_UNCOUNTED = ("/grpc.health.v1.Health/", "/grpc.reflection.", "/gslb.rpc.Load/")
 # The rest are answers: "no such word" is as good an answer as a page.
 _FAILURES = frozenset(
     code.value[0]
