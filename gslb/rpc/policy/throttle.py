@@ -17,9 +17,8 @@ one such window is chance, as a client sends few calls in one, and four are not.
 five windows.
 
 Each class has its own f, as servers refuse the least critical first. Which calls go is not drawn anew: it is those of the
-lowest ranks (`gslb.rpc.policy.rank`), which servers refuse last. And when
-nothing went out for a window, one call goes whatever its rank: else a client all of whose calls have one high rank would
-never learn that it is over.
+lowest ranks (`gslb.rpc.policy.rank`), which servers refuse last. And when nothing went out for a window, one call goes
+whatever its rank: else a client all of whose calls have one high rank would never learn that it is over.
 """
 
 from dataclasses import dataclass, field
