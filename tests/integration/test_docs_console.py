@@ -13,6 +13,7 @@ pytestmark = [pytest.mark.xdist_group("cli"), pytest.mark.timeout(400)]
 DOCUMENTS = sorted([*(ROOT / "docs/tutorial").glob("*.md"), *(ROOT / "docs/how-to").glob("*.md")])
 # They start everything that they need themselves.
 SELF_CONTAINED = {
+    "balanced-service.md",
     "bring-a-geo-database.md",
     "explain-an-answer.md",
     "first-service.md",
