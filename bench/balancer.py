@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from bench import balancer_loss, balancer_quiet, recorder
+from bench import balancer_loss, balancer_quiet, balancer_stories, recorder
 from bench.balancer_rivals import Instance, Matrix, Vector, edge_first, instance, plain_lp, waterfall
 from bench.planet import planning
 from bench.rows import Row, median_row
@@ -57,6 +57,7 @@ async def rows(only: frozenset[str], *, quick: bool) -> list[Row]:
         found += await asyncio.to_thread(_assignments, localities, datacenters, 3 if quick else 20)
     found += await asyncio.to_thread(balancer_quiet.rows, quick=quick)
     found += await asyncio.to_thread(balancer_loss.rows, quick=quick)
+    found += await asyncio.to_thread(balancer_stories.rows, quick=quick)
     size = planning.Size(20, 10, 10, 1, 3) if quick else planning.Size(1000, 60, 60, 3, 50)
     found += [_goal(row) for row in await planning.rows(size)]
     return [*found, *await asyncio.to_thread(recorder.rows, quick=quick)]
