@@ -20,7 +20,8 @@ ROOT = Path(__file__).parents[2]
 DATAPLANE = ROOT / "dns_frontend" / "dataplane"
 TIMES_MAX = 20
 BUILD_S = 1500.0
-pytestmark = [pytest.mark.fuzz, pytest.mark.timeout(3000), pytest.mark.xdist_group("fuzz")]
+# In the planet's group, so that they take turns: each needs the whole machine.
+pytestmark = [pytest.mark.fuzz, pytest.mark.timeout(3000), pytest.mark.xdist_group("planet")]
 
 OPT = b"\x00" + struct.pack("!HHIH", 41, 1232, 0, 0)
 PLAIN_HIT = struct.pack("!HHHHHH", 7, 0x100, 1, 0, 0, 1) + from_text("www.shakespeare.example") + b"\0\1\0\1" + OPT

@@ -14,7 +14,8 @@ SECONDS = int(os.environ.get("GSLB_FUZZ_S", "60"))
 BUILD_S = 1500.0
 CANNOT_BUILD = 3
 # One group: the targets are built once, by one worker.
-pytestmark = [pytest.mark.fuzz, pytest.mark.timeout(2 * BUILD_S + 20 * SECONDS), pytest.mark.xdist_group("fuzz")]
+# In the planet's group, so that they take turns: each needs the whole machine.
+pytestmark = [pytest.mark.fuzz, pytest.mark.timeout(2 * BUILD_S + 20 * SECONDS), pytest.mark.xdist_group("planet")]
 
 
 @pytest.fixture(scope="module", autouse=True)
