@@ -26,6 +26,8 @@ FAILURES_SHOWN = 10
 METRICS_TIMEOUT_S = 2.0
 LEARNED_FRACTION = 0.02
 LEARNED_S = 12.0
+HOME_SHARE = 0.98
+GUESTS_RPS = 1.0
 _ADMIN_TIMEOUT_S = 5.0
 _COMMAND_TIMEOUT_S = 30.0
 
@@ -211,11 +213,15 @@ class Bench:
         return placed_rps
 
     async def settled(self, timeout_s: float) -> float | None:
-        """Waits until no plan is on its way to another one, as after drains of earlier checks; seconds, None: it is still."""
+        """Waits until no plan is on its way to another one, and nobody is a guest elsewhere, as after earlier checks.
+
+        Seconds; None: it is still.
+        """
 
         async def at_rest() -> bool:
             services = (await self.planet.status()).services
-            return not any(note.startswith("ramp:") for service in services for note in service.notes)
+            ramps = any(note.startswith("ramp:") for service in services for note in service.notes)
+            return not ramps and not any(_guests(service) for service in services)
 
         return await self.until(at_rest, timeout_s, poll_s=0.5)
 
@@ -248,3 +254,13 @@ class Bench:
         status = await self.planet.status()
         health = {task.task: int(task.health) for task in status.tasks}
         return all(health.get(name) == 1 for name in names)
+
+
+def _guests(service: admin_pb2.ServiceStatus) -> bool:
+    """Whether a part of what a datacenter asks for is served in another one."""
+    places = {backend.datacenter for backend in service.backends}
+    return any(
+        dict(zip(one.datacenters, one.share, strict=True)).get(one.locality, 0.0) < HOME_SHARE
+        for one in service.localities
+        if one.locality in places and one.demand_rps > GUESTS_RPS
+    )
