@@ -96,6 +96,7 @@ SNAPSHOT_DUTY: Final = 0.05  # of the time may be spent writing
 # Two rounds and a bit are how long answers lead to a datacenter that died with every control plane.
 PROBE_PERIOD_S: Final = 0.2
 PROBE_BASELINE_S: Final = 30.0
+PROBE_NEW_S: Final = 5.0  # while there is a datacenter that was never reached
 PROBE_TIMEOUT_S: Final = 1.0
 PROBES_PER_DATACENTER: Final = 4
 PROBES_AT_ONCE: Final = 64

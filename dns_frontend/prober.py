@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 
 from dns_frontend.limits import (
     PROBE_BASELINE_S,
+    PROBE_NEW_S,
     PROBE_PERIOD_S,
     PROBE_TIMEOUT_S,
     PROBES_AT_ONCE,
@@ -40,6 +41,7 @@ class Prober:
         self._rng = rng
         self._gate = asyncio.Semaphore(PROBES_AT_ONCE)
         self._baseline_s = -PROBE_BASELINE_S
+        self._looked_s = -PROBE_NEW_S
         self.absence = Absence()
 
     async def run(self) -> None:
@@ -54,7 +56,7 @@ class Prober:
 
     async def _turn(self) -> None:
         connected = self._connected()
-        if connected and not self.absence.lost and time.monotonic() - self._baseline_s < PROBE_BASELINE_S:
+        if connected and not self.absence.lost and not self._baseline_due(time.monotonic()):
             return
         outcomes = await self._round()
         if connected and outcomes:
@@ -69,6 +71,19 @@ class Prober:
             self._lose(after.lost)
         self.absence = after
 
+    def _baseline_due(self, now_s: float) -> bool:
+        """Whether it is time for a round while a control plane is heard: soon when a datacenter is new.
+
+        One that dies before it was ever reached from here is never taken to be lost.
+        """
+        if now_s - self._baseline_s >= PROBE_BASELINE_S:
+            return True
+        if now_s - self._looked_s < PROBE_NEW_S:
+            return False
+        self._looked_s = now_s
+        served = {name for view in self._views().values() if _is_asked_for(view) for name in view.serving}
+        return not served <= self.absence.reached
+
     async def _round(self) -> dict[str, Outcome]:
         chosen = self._chosen()
         answers = await asyncio.gather(*(self._takes(endpoint) for endpoint in chosen))
@@ -82,7 +97,7 @@ class Prober:
         """A few endpoints of each datacenter, of all services that have names."""
         by_datacenter: dict[str, list[ServiceEndpoint]] = {}
         for view in self._views().values():
-            if view.service is not None and view.service.dns_names:
+            if _is_asked_for(view):
                 for datacenter, members in view.serving.items():
                     by_datacenter.setdefault(datacenter, []).extend(one for one in members if one.port)
         return [
@@ -103,3 +118,8 @@ class Prober:
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
             return True
+
+
+def _is_asked_for(view: ServiceView) -> bool:
+    """Whether answers lead to it."""
+    return view.service is not None and bool(view.service.dns_names)

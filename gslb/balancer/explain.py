@@ -11,7 +11,7 @@ from gslb.balancer.contingency import peak_after
 from gslb.balancer.following import moved_by
 from gslb.balancer.inputs import Inputs
 from gslb.balancer.policy import cost_ms
-from gslb.balancer.service_step import stickiness_ms
+from gslb.balancer.quiet import stickiness_ms
 from gslb.balancer.state import BalancerState, ServiceMemory
 from gslb.model.errors import NotFoundError
 from gslb.model.plan import ZERO_STAMP, Plan, Shares, Stamp

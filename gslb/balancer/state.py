@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gslb.balancer.bandwidth import NO_BANDWIDTH, Bandwidth
 from gslb.balancer.capacity import NO_CAPACITY, ServiceCapacity
@@ -77,6 +77,17 @@ class ServiceMemory:
     learning: Learning = UNLEARNED
     flaps: Flaps = NO_FLAPS
     quiet_until_s: float = -math.inf  # nothing but news changes anything before
+
+    def holding(self, reason: str, published: Plan | None) -> "ServiceMemory":
+        """With the decision that the service keeps its last plan, best the `published` one."""
+        decision = ServiceDecision(
+            published or self.decision.plan,
+            notes=(f"held: {reason}",),
+            held=reason,
+            capacity=self.decision.capacity,
+            overload=self.decision.overload,
+        )
+        return replace(self, compared=published, decision=decision)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

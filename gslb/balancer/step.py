@@ -11,6 +11,7 @@ from typing import Final
 
 from gslb.balancer import service_step
 from gslb.balancer.bandwidth import bandwidths
+from gslb.balancer.case import Moment
 from gslb.balancer.claims import loads_of, share
 from gslb.balancer.coverage import Coverage, coverage_at
 from gslb.balancer.following import Rerouted, callers_first, moves_of
@@ -18,7 +19,6 @@ from gslb.balancer.following import rerouted as rerouted_by
 from gslb.balancer.inputs import Inputs
 from gslb.balancer.network import Network, network_of
 from gslb.balancer.safety import RemovalBudget
-from gslb.balancer.service_step import Moment
 from gslb.balancer.sharing import uses_of
 from gslb.balancer.state import BalancerState, Decision, ServiceDecision, ServiceMemory
 

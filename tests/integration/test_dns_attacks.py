@@ -18,21 +18,12 @@ from dns_frontend import tcp
 from dns_frontend.responder.guard import Hardening
 from dns_frontend.responder.rrl import Rule
 from gslb.wire.snapshot import to_bytes
-from tests.support.dns import ControlPlane, addresses_in, data_plane_or_skip, reader_view, running, until, view_of
+from tests.support.dns import addresses_in, data_plane_or_skip, reader_view, running, until, view_of
 
 WWW = "www.shakespeare.example"
 RATE = 50
 FLOOD_S = 3.0
 TIMEOUT_S = 30.0  # of one answer: the machine may be busy, an answer that never comes is what counts
-
-
-@pytest.fixture
-async def plane():
-    made = ControlPlane()
-    await made.start()
-    made.serve(reader_view(view_of()))
-    yield made
-    await made.stop()
 
 
 @pytest.fixture(params=["python", "rust"])

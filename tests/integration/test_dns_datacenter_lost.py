@@ -7,9 +7,22 @@ from dataclasses import replace
 
 import pytest
 
+from dns_frontend.limits import PROBE_BASELINE_S
 from gslb.steer.view import ServiceView
+from gslb.wire.snapshot import to_update
 from tests.integration.test_dns_survival import ask
-from tests.support.dns import OCTETS, ControlPlane, addresses_in, endpoints, plan, reader_view, running, until, view_of
+from tests.support.dns import (
+    OCTETS,
+    WAIT_S,
+    ControlPlane,
+    addresses_in,
+    endpoints,
+    plan,
+    reader_view,
+    running,
+    until,
+    view_of,
+)
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -52,6 +65,21 @@ async def houses() -> AsyncIterator[Houses]:
         yield made
     finally:
         await made.close(US | EU | ASIA)
+
+
+async def test_a_datacenter_that_came_a_little_later_is_known_soon() -> None:
+    plane = ControlPlane()
+    address = await plane.start()
+    async with houses() as standing, running(address, default_locality="na") as made:
+        whole = standing.view()
+        early = {task: one for task, one in whole.endpoints.items() if one.datacenter != "us-east1"}
+        plane.serve(reader_view(whole.with_endpoints(early)))
+        await until(lambda: made.prober.absence.reached == set(OCTETS) - {"us-east1"})
+        plane.push(to_update(reader_view(whole)))
+        # Long before everybody's turn comes again.
+        assert WAIT_S < PROBE_BASELINE_S / 2
+        await until(lambda: made.prober.absence.reached == set(OCTETS))
+    await plane.stop()
 
 
 async def test_by_the_contingency_while_no_control_plane_is_heard_and_back_after() -> None:

@@ -13,19 +13,10 @@ import pytest
 
 from gslb.v1 import discovery_pb2
 from gslb.wire.codec import encode_plan
-from tests.support.dns import ControlPlane, addresses_in, plan, reader_view, running, until, view_of
+from tests.support.dns import addresses_in, plan, running, until
 
 WWW = "www.shakespeare.example"
 ZONE = "@ 300 IN SOA ns1 hostmaster 1 3600 600 604800 60\n@ 300 IN NS ns1\nns1 300 IN A 192.0.2.1\n"
-
-
-@pytest.fixture
-async def plane():
-    made = ControlPlane()
-    await made.start()
-    made.serve(reader_view(view_of()))
-    yield made
-    await made.stop()
 
 
 async def run(tmp_path: Path, *arguments: str) -> asyncio.subprocess.Process:

@@ -13,20 +13,11 @@ import pytest
 
 from bns.etcd.embedded import free_port
 from dns_frontend.metrics import Counters, Told, Transport
-from tests.support.dns import ControlPlane, addresses_in, plan, reader_view, running, service_update, until, view_of
+from tests.support.dns import addresses_in, plan, running, service_update, until, view_of
 
 WWW = "www.shakespeare.example"
 PROCESSES = 3
 TIMEOUT_S = 30.0
-
-
-@pytest.fixture
-async def plane():
-    made = ControlPlane()
-    await made.start()
-    made.serve(reader_view(view_of()))
-    yield made
-    await made.stop()
 
 
 @pytest.fixture

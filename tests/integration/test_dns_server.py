@@ -45,15 +45,6 @@ WWW = "www.shakespeare.example"
 TIMEOUT_S = 5.0
 
 
-@pytest.fixture
-async def plane():
-    made = ControlPlane()
-    await made.start()
-    made.serve(reader_view(view_of()))
-    yield made
-    await made.stop()
-
-
 @pytest.fixture(params=[0, 2], ids=["python", "rust"])
 async def frontend(plane, request):
     """Everything is asked of both responders."""

@@ -32,15 +32,6 @@ WWW = "www.shakespeare.example"
 TIMEOUT_S = 5.0
 
 
-@pytest.fixture
-async def plane():
-    made = ControlPlane()
-    await made.start()
-    made.serve(reader_view(view_of()))
-    yield made
-    await made.stop()
-
-
 async def ask(address: str, name: str = WWW, rtype: str = "A") -> dns.message.Message:
     host, _, port = address.rpartition(":")
     return await dns.asyncquery.udp(dns.message.make_query(name, rtype), host, TIMEOUT_S, int(port))

@@ -275,7 +275,7 @@ BUGS = (
     Bug(
         "never over capacity while feasible",
         "a plan counts on twice the capacity that there is",
-        "gslb/balancer/service_step.py",
+        "gslb/balancer/replan.py",
         "    plannable = plannable_rps(used, float(demand.sum()))",
         "    plannable = 2 * plannable_rps(used, float(demand.sum()))",
         f"{PLAN}::test_nobody_is_beyond_his_capacity_while_there_is_room_elsewhere",
@@ -315,7 +315,7 @@ BUGS = (
     Bug(
         "every published plan passes safety",
         "the rules are not asked",
-        "gslb/balancer/service_step.py",
+        "gslb/balancer/replan.py",
         "    violations = plan_violations(plan, network.localities, names)\n    if violations:",
         "    violations = plan_violations(plan, network.localities, names)\n    if False:",
         f"{STEP}::test_a_plan_that_breaks_a_rule_is_held_and_says_so",

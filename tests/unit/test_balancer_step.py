@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 
 from bns.model import HealthStatus
-from gslb.balancer import service_step
+from gslb.balancer import replan
 from gslb.balancer.damping import Move, Ramped
 from gslb.balancer.inputs import Deleted, Inputs
-from gslb.balancer.service_step import stickiness_ms
+from gslb.balancer.quiet import stickiness_ms
 from gslb.balancer.state import BalancerState, Decision
 from gslb.balancer.step import step
 from gslb.model import limits
@@ -344,19 +344,19 @@ def test_what_is_not_yet_published_stays_marked_as_changed() -> None:
 def test_a_plan_that_breaks_a_rule_is_held_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(planet(EVERYWHERE))
     good = run.after(0)
-    whole = service_step.ramp
+    whole = replan.ramp
 
     def leaking(move: Move) -> Ramped:
         ramped = whole(move)
         return replace(ramped, shares=ramped.shares * 0.9)
 
-    monkeypatch.setattr(service_step, "ramp", leaking)
+    monkeypatch.setattr(replan, "ramp", leaking)
     ill = with_health(run.inputs, "backend", HealthStatus.UNHEALTHY, ["us-east1"])
     assert run.after(5, ill) == good, "what is published stays"
     each = run.decision.services["backend"]
     assert "shares sum to 1" in each.held
     assert not each.changed
-    monkeypatch.setattr(service_step, "ramp", whole)
+    monkeypatch.setattr(replan, "ramp", whole)
     assert run.after(5, ill).load_rps["us-east1"] == 0
     assert not run.decision.services["backend"].held
 

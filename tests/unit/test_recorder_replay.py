@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 import pytest
 
 from bns.model import HealthStatus
-from gslb.balancer import callees, service_step
+from gslb.balancer import callees, case
 from gslb.balancer.inputs import Deleted, Inputs
 from gslb.balancer.state import BalancerState
 from gslb.balancer.step import step
@@ -81,7 +81,7 @@ def test_another_decision_is_found_where_it_begins(monkeypatch):
     taken = list(steps(20))
     records = recorded(taken)
     # Another version of the balancer: it leaves more room.
-    monkeypatch.setattr(service_step, "FORCED_TOLERANCE", -0.5)
+    monkeypatch.setattr(case, "FORCED_TOLERANCE", -0.5)
     played = replay(records, FOREVER)
     assert not played.identical
     first = played.differences[0]

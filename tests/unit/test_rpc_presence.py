@@ -6,6 +6,7 @@ import pytest
 
 from gslb.model import limits
 from gslb.model.plan import Plan, Stamp
+from gslb.rpc.policy.failure import Failure
 from gslb.rpc.policy.presence import Presence, Sight
 from gslb.rpc.policy.suspicion import ASKED, GONE_AFTER, WINDOW_S, Suspicion, Verdict, sample
 from gslb.steer.choice import ceded
@@ -100,6 +101,28 @@ class TestPresence:
         assert presence.look({"us": Sight(4, 4), "eu": Sight(2, 2)}, 60.0) == {"us": 0.0}
         assert presence.rising
         assert presence.look({"us": Sight(4, 4), "eu": Sight(2, 2)}, 64.0) == {"us": pytest.approx(0.4)}
+
+    def test_who_takes_connections_and_answers_nothing_gets_a_twentieth(self) -> None:
+        presence = Presence()
+        presence.look({"us": Sight(2, 0)}, 0.0)
+        silent, serving = Sight(2, 2, proved=False), Sight(2, 2)
+        presence.look({"us": silent}, 1.0)
+        assert presence.look({"us": silent}, 1.3) == {"us": pytest.approx(0.03)}
+        assert presence.look({"us": silent}, 9.0) == {"us": limits.RETURN_UNPROVED}
+        assert presence.look({"us": serving}, 9.5) == {"us": pytest.approx(limits.RETURN_UNPROVED + 0.05)}
+        # One that is going up already is not put back.
+        assert presence.look({"us": silent}, 9.6) == {"us": pytest.approx(limits.RETURN_UNPROVED + 0.05)}
+
+    def test_an_answer_proves_a_task_until_a_probe_has_to_bring_it_back(self) -> None:
+        one = member("near/u/j/0")
+        assert not one.proved
+        one.note(None)
+        assert one.proved
+        one.note(Failure.BROKEN)
+        one.probed(ok=True)
+        assert not one.proved
+        one.note(Failure.ANSWERED)
+        assert one.proved
 
     def test_a_clock_that_stands_still_or_goes_back_raises_nobody(self) -> None:
         presence = Presence()

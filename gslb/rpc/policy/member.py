@@ -23,6 +23,7 @@ class Member:
     failed: int = 0  # since the last report
     failures: int = 0  # in a row: connections refused or broken, background probes that failed
     down: bool = False  # locally out of the choice until a background probe succeeds
+    proved: bool = False  # has answered a request since it is known, or since a probe brought it back
     leaving: bool = False  # no endpoint of the service any more: closed when its calls have ended
     burden: float = 0.0  # its recent errors, in requests that count as if they were in flight
     error_load: ErrorLoad = field(default_factory=ErrorLoad)
@@ -44,6 +45,7 @@ class Member:
         if failure in ANSWERS:
             # Any status that it sent itself shows that it is there.
             self.ok += 1
+            self.proved = True
             return False
         self.failed += 1
         if failure is Failure.TIMED_OUT or self.down:
@@ -77,7 +79,7 @@ class Member:
         if ok:
             self.ok += 1
             self.failures = 0
-            self.down = False
+            self.down = self.proved = False
         else:
             self.failed += 1
             self.failures += 1

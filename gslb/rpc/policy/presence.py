@@ -4,7 +4,9 @@ The control plane says the same a moment later and better; this is for the momen
 of which at least half of the tasks answer is there: a restart of a few tasks moves nothing between datacenters. Below
 that, it keeps what those that answer have room for; the rest goes by the plan's contingency, as if that part of it were
 lost. It falls at once and rises by a tenth of its share a second, so that a datacenter that answers again is not met by
-everybody in its first second, with cold caches and half of its tasks still away.
+everybody in its first second, with cold caches and half of its tasks still away. To take a connection is not to answer:
+until one of its tasks has answered a request it gets a twentieth, for a server that starts may let requests wait for
+seconds.
 """
 
 from collections.abc import Mapping
@@ -25,6 +27,7 @@ class Sight(NamedTuple):
     serving: int  # tasks that may get requests, as the control plane says
     answering: int  # those of them that answer
     room: float = ROOM_DEFAULT
+    proved: bool = True  # whether one of those who answer has answered a request since it came back
 
     @property
     def worth(self) -> float:
@@ -61,10 +64,15 @@ class Presence:
         climbing: set[str] = set()
         for datacenter, sight in sights.items():
             before = self.kept.get(datacenter, 1.0)
-            now = min(sight.worth, before + (step if datacenter in self.climbing else 0.0))
+            now = min(sight.worth, _risen(before, step if datacenter in self.climbing else 0.0, sight))
             if now < sight.worth:
                 climbing.add(datacenter)
             if now < 1.0 - RISE_MIN:
                 kept[datacenter] = now
         self.kept, self.climbing = kept, frozenset(climbing)
         return {datacenter: kept[datacenter] for datacenter in sights if datacenter in kept}
+
+
+def _risen(before: float, step: float, sight: Sight) -> float:
+    """What a datacenter may keep after `step`."""
+    return before + step if sight.proved else max(before, min(before + step, limits.RETURN_UNPROVED))

@@ -77,7 +77,9 @@ def sights_of(view: ServiceView, members: Mapping[str, M]) -> dict[str, Sight]:
         capacity = plan.capacity_rps.get(datacenter, 0.0) if plan else 0.0
         load = plan.load_rps.get(datacenter, 0.0) if plan else 0.0
         room = capacity / load if capacity > 0 and load > 0 else ROOM_DEFAULT
-        sights[datacenter] = Sight(len(here), sum(1 for member in here if not member.down), room)
+        answering = [member for member in here if not member.down]
+        proved = any(member.proved for member in answering)
+        sights[datacenter] = Sight(len(here), len(answering), room, proved)
     return sights
 
 

@@ -11,8 +11,8 @@ from gslb.sim.replicas.fleet import Fleet
 
 
 @dataclass(slots=True)
-class Omniscient(Rule[Member]):
-    """The server with the most cores for one request more; ties broken at random."""
+class _Oracle(Rule[Member]):
+    """Knows the fleet itself, not what servers tell."""
 
     fleet: Fleet
     _members: Sequence[Member] = field(default_factory=tuple)
@@ -20,6 +20,11 @@ class Omniscient(Rule[Member]):
     @override
     def assign(self, members: Sequence[Member], now_s: float) -> None:
         self._members = members
+
+
+@dataclass(slots=True)
+class Omniscient(_Oracle):
+    """The server with the most cores for one request more; ties broken at random."""
 
     @override
     def pick(self, rng: Rng, now_s: float, key: str = "") -> Member:
@@ -30,15 +35,8 @@ class Omniscient(Rule[Member]):
 
 
 @dataclass(slots=True)
-class IdealPowerOfTwo(Rule[Member]):
+class IdealPowerOfTwo(_Oracle):
     """Of two servers drawn, the one with fewer requests in flight, known exactly and at no cost."""
-
-    fleet: Fleet
-    _members: Sequence[Member] = field(default_factory=tuple)
-
-    @override
-    def assign(self, members: Sequence[Member], now_s: float) -> None:
-        self._members = members
 
     @override
     def pick(self, rng: Rng, now_s: float, key: str = "") -> Member:
