@@ -18,6 +18,7 @@ from examples.shakespeare.serving import (
     Options,
     caller_of,
     from_here,
+    run,
     serve_grpc,
     server_options_of,
     service_channel,
@@ -78,7 +79,7 @@ async def _serve(options: Options, knobs: KnobsFile) -> None:
     tablets = service_channel("shakespeare-tablet", options)
     instruments.watch_channel("tablets", tablets)
     backend = Backend(tablets, instruments, knobs)
-    await serve_grpc(instruments, lambda server: rpc.add_BackendServicer_to_server(backend, server))
+    await serve_grpc(instruments, lambda server: rpc.add_BackendServicer_to_server(backend, server), [tablets])
     following.cancel()
     await tablets.close(None)
 
@@ -99,7 +100,7 @@ async def _serve(options: Options, knobs: KnobsFile) -> None:
 @server_options_of
 def main(options: Options, knobs: Path | None, cpu_ms_per_request: float) -> None:
     """Answer where a word occurs."""
-    asyncio.run(_serve(options, KnobsFile(knobs, Knobs(cpu_ms_per_request))))
+    run(_serve(options, KnobsFile(knobs, Knobs(cpu_ms_per_request))))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """The frontend: an HTTP request in an RPC in, an HTML page out."""
 
-import asyncio
 import time
 from urllib.parse import parse_qs
 
@@ -16,6 +15,7 @@ from examples.shakespeare.serving import (
     Options,
     caller_of,
     from_here,
+    run,
     serve_grpc,
     server_options_of,
     service_channel,
@@ -79,7 +79,7 @@ async def _serve(options: Options) -> None:
     backends = service_channel("shakespeare-backend", options)
     instruments.watch_channel("backends", backends)
     frontend = Frontend(backends, instruments)
-    await serve_grpc(instruments, lambda server: rpc.add_HttpFrontendServicer_to_server(frontend, server))
+    await serve_grpc(instruments, lambda server: rpc.add_HttpFrontendServicer_to_server(frontend, server), [backends])
     await backends.close(None)
 
 
@@ -87,7 +87,7 @@ async def _serve(options: Options) -> None:
 @server_options_of
 def main(options: Options) -> None:
     """Turn HTTP requests, sent in RPCs, into pages."""
-    asyncio.run(_serve(options))
+    run(_serve(options))
 
 
 if __name__ == "__main__":

@@ -23,11 +23,14 @@ import gslb.rpc
 from bns.model import HealthStatus, ProbeKind, ProbeSpec
 from bns.transport import split_address
 from examples.shakespeare.serving import (
+    WAITS,
     Instruments,
     Options,
     control_of,
     from_here,
+    known,
     log,
+    run,
     server_options_of,
     service_channel,
 )
@@ -137,6 +140,10 @@ class Gfe:
                 response.headers["connection"] = "close"
             return response
 
+    async def known(self) -> None:
+        """Waits until it is known where to send requests for one of the services."""
+        await known(self._channels.values(), self._instruments.options.task)
+
     async def close(self) -> None:
         """Ends the connections."""
         for channel in self._channels.values():
@@ -196,11 +203,13 @@ async def _serve(options: Options, routes: tuple[Route, ...]) -> None:
     edge = Edge(control_of(options), options)
     gfe = Gfe(routes, edge, instruments)
     host, port = split_address(options.listen)
-    pages = instruments.pages(lambda: (not edge.leaving, "leaving" if edge.leaving else ""))
+    listening = asyncio.Event()
+    pages = instruments.pages(lambda: _ready(edge, listening))
     try:
         http = pages.start(options.http)
     except OpsListenError as error:
         raise click.ClickException(str(error)) from error
+    await gfe.known()
     app = fastapi.FastAPI(openapi_url=None, docs_url=None, redoc_url=None, lifespan=_lifespan)
     app.add_api_route("/{path:path}", gfe.handle, methods=["GET", "HEAD", "POST"])
     config = uvicorn.Config(
@@ -213,6 +222,7 @@ async def _serve(options: Options, routes: tuple[Route, ...]) -> None:
         await asyncio.sleep(0.01)
     if serving.done():
         raise click.ClickException(f"cannot serve HTTP on {options.listen}: is the port in use?")
+    listening.set()
     probe = ProbeSpec(kind=ProbeKind.HTTP, path="/healthz", port_name="http")
     registration = Registration(
         str(options.task), host, port, load=instruments.load, agent=options.agent, probe=probe,
@@ -227,6 +237,12 @@ async def _serve(options: Options, routes: tuple[Route, ...]) -> None:
     await gfe.close()
     pages.close()
     gslb.rpc.close_all()
+
+
+def _ready(edge: Edge, listening: asyncio.Event) -> tuple[bool, str]:
+    if edge.leaving:
+        return False, "leaving"
+    return listening.is_set(), "" if listening.is_set() else WAITS
 
 
 @contextlib.asynccontextmanager
@@ -262,7 +278,7 @@ async def _take_leave(registration: Registration, goodbye: Goodbye) -> None:
 @server_options_of
 def main(options: Options, routes: tuple[str, ...]) -> None:
     """Terminate HTTP and send requests on to services."""
-    asyncio.run(_serve(options, tuple(Route.parse(text) for text in routes)))
+    run(_serve(options, tuple(Route.parse(text) for text in routes)))
 
 
 if __name__ == "__main__":

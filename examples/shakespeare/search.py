@@ -46,10 +46,13 @@ class Searcher:
         rows = await self._read_rows(wanted)
         if not self._works:
             self._works = tuple(rows[words.WORKS_KEY].decode().split("\n"))
-        places = words.unpack_places(rows.get(key, b""))
-        shown = [(self._works[place.work], place.line) for place in places[: min(limit or LINES_DEFAULT, LINES_MAX)]]
+        packed = rows.get(key, b"")
+        places = words.unpack_places(packed, min(limit or LINES_DEFAULT, LINES_MAX))
+        shown = [(self._works[place.work], place.line) for place in places]
         lines = await self._read_lines([words.line_key(*place) for place in shown])
-        return Hits(word, len(places), tuple(Found(*p, line) for p, line in zip(shown, lines, strict=True)))
+        return Hits(
+            word, words.count_places(packed), tuple(Found(*p, line) for p, line in zip(shown, lines, strict=True))
+        )
 
     async def _read_lines(self, keys: list[str]) -> list[str]:
         """The lines of these keys, in their order; "" where the tablet has none."""

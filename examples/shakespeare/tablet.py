@@ -1,6 +1,5 @@
 """The tablet server: rows by key out of one SQLite file, the Bigtable of this example."""
 
-import asyncio
 import sqlite3
 import time
 from pathlib import Path
@@ -11,7 +10,7 @@ import grpc.aio
 from typing_extensions import override
 
 from examples.shakespeare import words
-from examples.shakespeare.serving import Instruments, Options, caller_of, serve_grpc, server_options_of
+from examples.shakespeare.serving import Instruments, Options, caller_of, run, serve_grpc, server_options_of
 from examples.shakespeare.v1 import shakespeare_pb2 as pb
 from examples.shakespeare.v1 import shakespeare_pb2_grpc as rpc
 
@@ -69,7 +68,7 @@ def main(options: Options, index: Path) -> None:
     """Serve the rows of a datacenter's index."""
     instruments = Instruments(options)
     tablet = Tablet(Rows(index), instruments)
-    asyncio.run(serve_grpc(instruments, lambda server: rpc.add_TabletServicer_to_server(tablet, server)))
+    run(serve_grpc(instruments, lambda server: rpc.add_TabletServicer_to_server(tablet, server)))
 
 
 if __name__ == "__main__":

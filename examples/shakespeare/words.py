@@ -35,9 +35,14 @@ def pack_places(places: list[PlaceKey]) -> bytes:
     return b"".join(_PLACE.pack(place.work, place.line) for place in places)
 
 
-def unpack_places(packed: bytes) -> list[PlaceKey]:
-    """The inverse of pack_places; a torn tail is left out."""
-    whole = len(packed) - len(packed) % _PLACE.size
+def count_places(packed: bytes) -> int:
+    """How many there are; a torn tail is none."""
+    return len(packed) // _PLACE.size
+
+
+def unpack_places(packed: bytes, most: int | None = None) -> list[PlaceKey]:
+    """The inverse of pack_places, for the first `most` of them; a torn tail is left out."""
+    whole = (count_places(packed) if most is None else min(most, count_places(packed))) * _PLACE.size
     return [PlaceKey(*fields) for fields in _PLACE.iter_unpack(packed[:whole])]
 
 

@@ -15,7 +15,8 @@ WEB_NAME = "www.shakespeare.example"
 # job -> tasks in each datacenter; the order is the order of start
 JOBS: Mapping[str, int] = {"tablet": 1, "backend": 2, "frontend": 2, "gfe": 1}
 _JOB_OCTET: Mapping[str, int] = {"tablet": 3, "backend": 1, "frontend": 2, "gfe": 4}
-CLIENT_NETWORKS_PER_AREA = 4
+# Many: DNS moves whole networks, and a share of an area is only as fine as these are.
+CLIENT_NETWORKS_PER_AREA = 32
 
 
 @dataclass(frozen=True, slots=True)

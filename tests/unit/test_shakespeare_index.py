@@ -37,6 +37,9 @@ def test_places_pack_and_unpack() -> None:
     packed = words.pack_places(places)
     assert words.unpack_places(packed) == places
     assert words.unpack_places(packed[:-1]) == places[:-1]
+    assert words.count_places(packed[:-1]) == len(places) - 1
+    assert words.unpack_places(packed, 2) == places[:2]
+    assert words.unpack_places(packed[:-1], 100) == places[:-1]
 
 
 def test_map_reduce_keeps_the_order_of_inputs_and_groups_all(tmp_path: Path) -> None:

@@ -141,8 +141,9 @@ async def check_contingency(bench: Bench) -> dict[str, Any]:
     capacity = await bench.planet.backend_capacity()
     survivors = {name: rps for name, rps in capacity.items() if name != lost}
     killed_s = time.monotonic()
-    await bench.planet.supervisor.kill_all(_labels(bench, lost))
+    # Asked from the moment of the kill on: to see that all those processes are gone takes longer than DNS may.
     dns_task = asyncio.create_task(_dns_changed(bench, lost, killed_s))
+    await bench.planet.supervisor.kill_all(_labels(bench, lost))
     history = await bench.history(WATCH_S, since_s=killed_s)
     dns_s, heirs = await dns_task
     restarted_s = time.monotonic()
