@@ -19,7 +19,7 @@ from bns.codec import decode_task, encode_agent, parse_agent_bytes, parse_record
 from bns.errors import BadRecordError, RefusedError, UnavailableError, code_number
 from bns.etcd.client import Client
 from bns.etcd.errors import EtcdError, OutcomeUnknown
-from bns.etcd.ops import KeyValue, compare_create, compare_mod, op_delete, op_put, op_range
+from bns.etcd.ops import KeyValue, compare_create, compare_mod, op_delete, op_put
 from bns.etcd.v3 import rpc_pb2 as pb
 from bns.keys import agent_key, task_key
 from bns.model import Agent
@@ -313,14 +313,14 @@ class Session:
         """The stored task, and etcd's revision. Makes sure that the agent's record is still this session's."""
         if self.end_reason is not None:
             raise self.end_reason
-        response = await self._etcd.txn([], [op_range(task_key(name)), op_range(self._key)], idempotent=True)
-        task_kvs, agent_kvs = (part.response_range.kvs for part in response.responses)
-        if not agent_kvs:
+        # What is written afterwards is fenced: the two need not be of one moment.
+        tasks, agent = await asyncio.gather(self._etcd.range(task_key(name)), self._etcd.get(self._key))
+        if agent is None:
             # Lapsed or removed by hand; the stream lives, so the agent does.
             await self._attach(newcomer=False)
-        elif agent_kvs[0].mod_revision != self.mod_revision:
-            self._admit_change(agent_kvs[0])
-        return (task_kvs[0] if task_kvs else None), response.header.revision
+        elif agent.mod_revision != self.mod_revision:
+            self._admit_change(agent)
+        return (tasks.kvs[0] if tasks.kvs else None), tasks.header.revision
 
     def _admit_change(self, kv: KeyValue) -> None:
         present = _agent_in(kv)

@@ -120,7 +120,13 @@ class Client:
         *,
         idempotent: bool = False,
     ) -> pb.TxnResponse:
-        """All of `success` when all of `compare` hold, else all of `failure` (see bns.etcd.ops)."""
+        """All of `success` when all of `compare` hold, else all of `failure` (see bns.etcd.ops).
+
+        Raises ValueError when nothing would be written in either case: an etcd before 3.5.6 dies of a transaction that
+        only reads when its caller's deadline passes meanwhile (etcd issue 14110), so read with `range`.
+        """
+        if all(operation.HasField("request_range") for operation in (*success, *failure)):
+            raise ValueError("a transaction that only reads may end the etcd member: use range")
         request = pb.TxnRequest(compare=compare, success=success, failure=failure)
         return await self._pool.call(methods.TXN, request, idempotent=idempotent)
 

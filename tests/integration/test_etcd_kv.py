@@ -71,6 +71,13 @@ async def test_a_transaction_is_all_or_nothing(etcd_client: Client) -> None:
     assert response.responses[0].response_range.kvs[0].value == b"2"
 
 
+async def test_a_transaction_that_could_end_the_member_is_never_sent(etcd_client: Client) -> None:
+    await etcd_client.put(b"a", b"1")
+    for failure in ([], [op_range(b"b")]):
+        with pytest.raises(ValueError, match="only reads"):
+            await etcd_client.txn([compare_version(b"a", "==", 1)], [op_range(b"a")], failure)
+
+
 async def test_a_scan_is_of_one_revision_however_many_pages(etcd_client: Client) -> None:
     for i in range(25):
         await etcd_client.put(b"p/%02d" % i, b"old")

@@ -8,6 +8,7 @@ from typing import Any
 from gslb.demo.checks.bench import Bench
 from gslb.demo.checks.verdict import at_least, at_most, conclude
 from gslb.demo.layout import BACKEND_SERVICE, SITE_NAMED, TaskPlace
+from gslb.demo.planet import BACKEND_CPU_MS
 
 DATACENTER = "us-east1"
 FACTOR = 2.0
@@ -71,7 +72,7 @@ async def check_cost(bench: Bench) -> dict[str, Any]:
         before = await bench.backend_status(BACKEND_SERVICE, DATACENTER)
         changed_s = time.monotonic()
         for task in tasks:
-            bench.turn(task, {"cpu_ms": (FACTOR - 1) * cost_before_ms})
+            bench.turn(task, {"cpu_ms": BACKEND_CPU_MS + (FACTOR - 1) * cost_before_ms})
         moved_s = await bench.until(
             lambda: _moved(bench, load_before_rps, before.capacity_rps), MOVED_GOAL_S, poll_s=0.2
         )
