@@ -46,11 +46,14 @@ class _Slot:
 
 
 class DemandReporter:
-    """Makes a report each period and streams it to every replica."""
+    """Makes a report each period and streams it to every replica. `responder`: what answers, in words for people."""
 
-    def __init__(self, upstream: Upstream, take_demand: Callable[[], Demand], rng: random.Random) -> None:
+    def __init__(
+        self, upstream: Upstream, take_demand: Callable[[], Demand], responder: Callable[[], str], rng: random.Random
+    ) -> None:
         self._upstream = upstream
         self._take_demand = take_demand
+        self._responder = responder
         self._rng = rng
         self._boot_id = uuid.UUID(int=rng.getrandbits(128)).hex
         self._seq = 0
@@ -84,6 +87,7 @@ class DemandReporter:
             seq=self._seq,
             period_s=period_s,
             source=config_pb2.DEMAND_SOURCE_DNS,
+            dns_responder=self._responder(),
             rows=[
                 report_pb2.DemandRow(
                     service=service,

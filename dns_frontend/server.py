@@ -113,7 +113,7 @@ class Frontend:
             lose=self.holder.lose,
             rng=rng,
         )
-        self._reporter = DemandReporter(upstream, self._take_demand, rng)
+        self._reporter = DemandReporter(upstream, self._take_demand, lambda: self.answered_by, rng)
         self._tcp = TcpServer(self._responder, self.counters)
         self._udp: list[UdpListener] = []
         self._grpc: grpc.aio.Server | None = None

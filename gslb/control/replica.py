@@ -23,6 +23,7 @@ from gslb.balancer.demand import DemandFold
 from gslb.control.fanout.hub import Hub
 from gslb.control.ingest import demand as demand_report
 from gslb.control.ingest.board import HealthBoard
+from gslb.control.ingest.frontends import Frontends
 from gslb.control.ingest.load import AgentKey
 from gslb.control.ingest.refusals import Refusals
 from gslb.control.ingest.servicer import Intake
@@ -77,6 +78,7 @@ class Replica(Intake):
         self.world = World(self.hub, self.board, lambda: self.store.view)
         self.demand = DemandFold()
         self.refusals = Refusals()
+        self.frontends = Frontends()
         self.mirror = GslbMirror(self.etcd, self._on_changes)
         self.elector = Elector(self.etcd, settings.replica, address, self._on_leadership)
         self.publisher = Publisher(self.etcd, self.mirror.plans, self._tell_plans)
@@ -191,6 +193,8 @@ class Replica(Intake):
         refusal = self.demand.accept(demand_report.only(demand, known), now_s=now_s)
         if refusal:
             raise InvalidValueError(refusal)
+        if report.dns_responder:
+            self.frontends.note(report.reporter, report.dns_responder, now_s)
         self._judged(self.board.observe(report.datacenter, probes, now_s))
 
     @override

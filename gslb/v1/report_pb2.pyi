@@ -234,6 +234,7 @@ class DemandReport(google.protobuf.message.Message):
     ROWS_FIELD_NUMBER: builtins.int
     OBSERVATIONS_FIELD_NUMBER: builtins.int
     SOURCE_FIELD_NUMBER: builtins.int
+    DNS_RESPONDER_FIELD_NUMBER: builtins.int
     reporter: builtins.str
     """unique per process"""
     boot_id: builtins.str
@@ -244,6 +245,8 @@ class DemandReport(google.protobuf.message.Message):
     """where the reporter runs; empty: outside"""
     source: gslb.v1.config_pb2.DemandSource.ValueType
     """which kind of reporter this is"""
+    dns_responder: builtins.str
+    """of a DNS frontend: what answers its queries, in words for people"""
     @property
     def rows(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___DemandRow]: ...
     @property
@@ -259,8 +262,9 @@ class DemandReport(google.protobuf.message.Message):
         rows: collections.abc.Iterable[Global___DemandRow] | None = ...,
         observations: collections.abc.Iterable[Global___TaskObservation] | None = ...,
         source: gslb.v1.config_pb2.DemandSource.ValueType = ...,
+        dns_responder: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["boot_id", b"boot_id", "datacenter", b"datacenter", "observations", b"observations", "period_s", b"period_s", "reporter", b"reporter", "rows", b"rows", "seq", b"seq", "source", b"source"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["boot_id", b"boot_id", "datacenter", b"datacenter", "dns_responder", b"dns_responder", "observations", b"observations", "period_s", b"period_s", "reporter", b"reporter", "rows", b"rows", "seq", b"seq", "source", b"source"]) -> None: ...
 
 Global___DemandReport: typing_extensions.TypeAlias = DemandReport
 

@@ -386,6 +386,7 @@ async def test_demand_goes_to_every_replica(plane):
         assert [report.seq for report in plane.reports] == sorted({report.seq for report in plane.reports})
         assert len({report.boot_id for report in plane.reports + other.reports}) == 1
         assert all(0 < report.period_s < 60 for report in plane.reports)
+        assert {report.dns_responder for report in plane.reports} == {made.answered_by}
     await other.stop()
 
 

@@ -14,8 +14,9 @@ from bns.model import HealthStatus
 from gslb.balancer.callees import Overfull, overfull_after_losses
 from gslb.balancer.contingency import Loss, losses
 from gslb.balancer.sharing import Use
-from gslb.balancer.state import ServiceDecision
+from gslb.balancer.state import Decision, ServiceDecision
 from gslb.control import keys
+from gslb.control.ingest.frontends import Frontend
 from gslb.model import limits
 from gslb.model.validate import validate
 from gslb.v1 import admin_pb2
@@ -51,6 +52,7 @@ async def findings_of(replica: "Replica") -> list[admin_pb2.Finding]:
     found = [*await _etcd(replica), *_replica(replica), *_records(replica), *_agents(replica), *_services(replica)]
     found += [
         *shared_findings(replica.planner.decision.uses),
+        *frontend_findings(replica.frontends.recent(time.monotonic()), time.monotonic()),
         *_single_losses(replica),
         *await _callees(replica),
         *_drains(replica),
@@ -124,7 +126,13 @@ def _replica(replica: "Replica") -> Findings:
         yield _finding(WARNING, f"reports: {reporter}", message)
     for service, reason in _some(replica.planner.refused):
         yield _finding(ERROR, f"service {service}", f"its plan is not published: {reason}")
-    for alarm in islice(replica.planner.decision.alarms, LINES_MAX):
+    yield from alarm_findings(replica.planner.decision)
+
+
+def alarm_findings(decision: Decision) -> Findings:
+    """What is wrong with the plans as a whole; a plan that is held is told with its service."""
+    with_services = {f"{name}: {each.held}" for name, each in decision.services.items() if each.held}
+    for alarm in islice((alarm for alarm in decision.alarms if alarm not in with_services), LINES_MAX):
         yield _finding(ERROR, "plans", alarm)
 
 
@@ -198,14 +206,15 @@ def _services(replica: "Replica") -> Findings:
     for name, decision in islice(replica.planner.decision.services.items(), limits.SERVICES_MAX):
         states = world.states_of(name, now_s)
         unknown = sum(1 for state in states if state.health is HealthStatus.UNKNOWN)
-        lines = list(_service(name, decision, len(states), unknown))
+        lines = list(service_findings(name, decision, len(states), unknown))
         silent += not lines
         yield from lines
     if replica.planner.decision.services:
         yield _finding(OK, "services", f"{silent} of {len(replica.planner.decision.services)} have nothing to tell")
 
 
-def _service(name: str, decision: ServiceDecision, tasks: int, unknown: int) -> Findings:
+def service_findings(name: str, decision: ServiceDecision, tasks: int, unknown: int) -> Findings:
+    """What there is to say of one service, of whose `tasks` the health of so many is `unknown`."""
     subject = f"service {name}"
     if not tasks:
         yield _finding(WARNING, subject, "no task is registered for any of its backends: it cannot serve")
@@ -217,7 +226,8 @@ def _service(name: str, decision: ServiceDecision, tasks: int, unknown: int) -> 
     if decision.overload > 1.0 + 1e-6:
         message = f"demand is {decision.overload:.0%} of the capacity that is left: add tasks or lift a drain"
         yield _finding(ERROR, subject, message)
-    for note in decision.notes[:LINES_MAX]:
+    # Of a plan that is held the notes say just that.
+    for note in () if decision.held else decision.notes[:LINES_MAX]:
         yield _finding(WARNING, subject, note)
     if decision.held:
         yield _finding(ERROR, subject, f"its plan is held: {decision.held}")
@@ -287,6 +297,17 @@ def shared_findings(uses: Iterable[Use]) -> Findings:
             yield _finding(WARNING, subject, f"{taken}: what more is asked for goes elsewhere")
         else:
             yield _finding(OK, subject, taken)
+
+
+def frontend_findings(frontends: Mapping[str, Frontend], now_s: float) -> Findings:
+    """Every DNS frontend with what answers there, or how long it has been silent."""
+    for name, frontend in _some(frontends):
+        silent_s = frontend.silent_s(now_s)
+        if silent_s:
+            message = f"it has not reported for {silent_s:.0f} s: look after it, unless it was taken down"
+            yield _finding(WARNING, f"DNS frontend {name}", message)
+        else:
+            yield _finding(OK, f"DNS frontend {name}", f"UDP is answered by {frontend.responder}")
 
 
 def _drains(replica: "Replica") -> Findings:
