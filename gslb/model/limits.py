@@ -120,6 +120,7 @@ SUSPECT_PROBE_TIMEOUT_S: Final = 0.5
 RETURN_FRACTION_PER_S: Final = 0.1
 # The most that it gets back before it has answered a request: what starts takes connections long before it serves.
 RETURN_UNPROVED: Final = 0.05
+RETURN_UNPROVED_S: Final = 10.0
 RETURN_TICK_S: Final = 0.5
 # A call that waited this long for an answer in vain is a witness against its task; a shorter deadline says nothing.
 WITNESS_TIMEOUT_MIN_S: Final = 1.0

@@ -113,6 +113,19 @@ class TestPresence:
         # One that is going up already is not put back.
         assert presence.look({"us": silent}, 9.6) == {"us": pytest.approx(limits.RETURN_UNPROVED + 0.05)}
 
+    def test_where_nobody_asks_a_datacenter_comes_back_all_the_same(self) -> None:
+        presence = Presence()
+        silent = Sight(2, 2, proved=False)
+        presence.look({"us": Sight(2, 0)}, 0.0)
+        presence.look({"us": silent}, 1.0)
+        before = 1.0 + limits.RETURN_UNPROVED_S - 0.1
+        assert presence.look({"us": silent}, before) == {"us": limits.RETURN_UNPROVED}
+        assert presence.look({"us": silent}, before + 1.0) == {"us": pytest.approx(limits.RETURN_UNPROVED + 0.1)}
+        # Lost again, it begins anew.
+        presence.look({"us": Sight(2, 0)}, before + 2.0)
+        presence.look({"us": silent}, before + 3.0)
+        assert presence.look({"us": silent}, before + 12.0) == {"us": limits.RETURN_UNPROVED}
+
     def test_an_answer_proves_a_task_until_a_probe_has_to_bring_it_back(self) -> None:
         one = member("near/u/j/0")
         assert not one.proved

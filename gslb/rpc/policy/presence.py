@@ -6,7 +6,7 @@ that, it keeps what those that answer have room for; the rest goes by the plan's
 lost. It falls at once and rises by a tenth of its share a second, so that a datacenter that answers again is not met by
 everybody in its first second, with cold caches and half of its tasks still away. To take a connection is not to answer:
 until one of its tasks has answered a request it gets a twentieth, for a server that starts may let requests wait for
-seconds.
+seconds; but for ten seconds at most, for where nobody asks nobody answers.
 """
 
 from collections.abc import Mapping
@@ -45,7 +45,7 @@ class Presence:
 
     kept: dict[str, float] = field(default_factory=dict)
     looked_s: float = 0.0
-    climbing: frozenset[str] = frozenset()  # worth more than they keep: they rise from now on
+    climbing: Mapping[str, float] = field(default_factory=dict)  # worth more than they keep, since when: they rise
 
     @property
     def rising(self) -> bool:
@@ -61,18 +61,20 @@ class Presence:
         step = max(0.0, now_s - self.looked_s) * limits.RETURN_FRACTION_PER_S
         self.looked_s = now_s
         kept = {datacenter: part for datacenter, part in self.kept.items() if datacenter not in sights}
-        climbing: set[str] = set()
+        climbing: dict[str, float] = {}
         for datacenter, sight in sights.items():
             before = self.kept.get(datacenter, 1.0)
-            now = min(sight.worth, _risen(before, step if datacenter in self.climbing else 0.0, sight))
+            since_s = self.climbing.get(datacenter, now_s)
+            proved = sight.proved or now_s - since_s >= limits.RETURN_UNPROVED_S
+            now = min(sight.worth, _risen(before, step if datacenter in self.climbing else 0.0, proved=proved))
             if now < sight.worth:
-                climbing.add(datacenter)
+                climbing[datacenter] = since_s
             if now < 1.0 - RISE_MIN:
                 kept[datacenter] = now
-        self.kept, self.climbing = kept, frozenset(climbing)
+        self.kept, self.climbing = kept, climbing
         return {datacenter: kept[datacenter] for datacenter in sights if datacenter in kept}
 
 
-def _risen(before: float, step: float, sight: Sight) -> float:
+def _risen(before: float, step: float, *, proved: bool) -> float:
     """What a datacenter may keep after `step`."""
-    return before + step if sight.proved else max(before, min(before + step, limits.RETURN_UNPROVED))
+    return before + step if proved else max(before, min(before + step, limits.RETURN_UNPROVED))
