@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 
-.PHONY: help setup texts demo test test-dns-dataplane fuzz check lint types imports drift rust gen lock bench bench-balancer bench-dns bench-rpc clean
+.PHONY: help setup texts demo test test-dns-dataplane fuzz check lint types imports drift collected rust gen lock bench bench-balancer bench-dns bench-rpc clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -31,7 +31,7 @@ FUZZ_S ?= 60
 fuzz: setup ## each fuzz target of the DNS data plane for FUZZ_S seconds (60), and the cost of hostile messages
 	GSLB_FUZZ_S=$(FUZZ_S) $(BIN)/pytest -q -s -m fuzz tests/fuzz
 
-check: setup lint types imports drift rust ## ruff, mypy strict, import-linter, generated-code drift, clippy
+check: setup lint types imports drift collected rust ## ruff, mypy strict, import-linter, generated-code drift, every test importable, clippy
 
 lint: setup
 	$(BIN)/ruff check .
@@ -54,6 +54,9 @@ drift: setup
 	    diff -r --exclude=__init__.py --exclude=__pycache__ "$$out/$$d" "$$d" || status=1; \
 	done; \
 	[ $$status = 0 ] && echo "generated code is what proto/ says" || { echo "generated code drifted: run 'make gen'" >&2; exit 1; }
+
+collected: setup
+	@out=$$($(BIN)/pytest --collect-only -q 2>&1) || { echo "$$out" | tail -40 >&2; exit 1; }; echo "$$out" | tail -1
 
 gen: ## make the protobuf code anew from proto/
 	tools/gen.sh

@@ -31,9 +31,13 @@ async def test_a_busy_machine_takes_capacity_although_its_tasks_are_nearly_idle(
                 return lines[0] if lines else ""
 
             agents[0].machine_utilization = 0.99
-            line = await eventually(guarded, "the guard is on", 60)
+
+            async def guarded_both():
+                line = await guarded()
+                return line if "2 tasks" in line else ""
+
+            line = await eventually(guarded_both, "the guard is on for both tasks of the machine", 60)
             assert f"/bns/{US}/test/backend/" in line
-            assert "2 tasks" in line
             told = await operator.admin.Explain(admin_pb2.ExplainRequest(service="backend", locality=US), timeout=10)
             assert any("machine guard" in note for note in told.notes)
 

@@ -121,7 +121,7 @@ async def test_the_planet_through_dns(world, tmp_path):
                 await ask(one, CLIENTS[EU])
             return condition()
 
-        await eventually(lambda: asked_until(lambda: demand("clients-1") > 1.0), "the plan knows of the demand")
+        await eventually(lambda: asked_until(lambda: demand("clients-1") > 1.0), "the plan knows of the demand", 90)
 
         # A drain moves the clients, its end brings them back.
         async with Operator(world.addresses[0]) as operator:

@@ -421,12 +421,11 @@ async def test_a_large_update_does_not_stop_the_answers(plane, frontend):
                 )
             )
         )
-    slowest = 0.0
+    answers = 0
     while len(frontend.holder.held.serving.services) < 301:
-        begin = time.monotonic()
         assert (await udp(frontend, WWW)).answer
-        slowest = max(slowest, time.monotonic() - begin)
-    assert slowest < 2.0
+        answers += 1
+    assert answers >= 10, "the update is taken between answers, not before them"
     assert (await udp(frontend, "n299.shakespeare.example")).answer
 
 

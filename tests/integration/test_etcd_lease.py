@@ -27,10 +27,10 @@ async def test_a_lease_that_nobody_keeps_expires_and_takes_its_keys_along(etcd_c
 
 async def test_a_lease_that_is_kept_stays(etcd_client: Client) -> None:
     lost: list[int] = []
-    lease = await etcd_client.grant(1)
+    lease = await etcd_client.grant(3)
     await etcd_client.put(b"leased", b"1", lease)
-    keeper = etcd_client.keep_alive(lease, 1, lost.append)
-    await asyncio.sleep(3)
+    keeper = etcd_client.keep_alive(lease, 3, lost.append)
+    await asyncio.sleep(7)
     assert not keeper.done()
     assert await etcd_client.get(b"leased") is not None
     assert lost == []

@@ -156,7 +156,7 @@ async def test_after_a_restart_calls_and_watches_log_in_again(password_etcd: Emb
 
     # Two clients: the watching one gets no help from another call's login.
     async with (
-        Client([password_etcd.address], user="app", password="secret", timeout_s=20) as writer,
+        Client([password_etcd.address], user="app", password="secret", timeout_s=60) as writer,
         Client([password_etcd.address], user="app", password="secret") as reader,
     ):
         watching = asyncio.create_task(follow(reader))

@@ -31,7 +31,7 @@ from gslb.wire.reader import ReaderView, fold
 
 PLACES = {"us-east1": ("na", 33.2, -80.0), "europe-west1": ("eu", 50.4, 3.8), "asia-east1": ("asia", 24.1, 120.5)}
 PERIOD_S = 1.0
-WAIT_S = 30.0
+WAIT_S = 60.0
 
 
 async def eventually(condition, what, timeout_s=WAIT_S):

@@ -49,7 +49,7 @@ async def etcd_client(etcd: EmbeddedEtcd) -> AsyncIterator[Client]:
         yield client
 
 
-async def until(condition: Callable[[], object], timeout_s: float = 20.0, what: str = "the condition") -> None:
+async def until(condition: Callable[[], object], timeout_s: float = 60.0, what: str = "the condition") -> None:
     """Wait until `condition()` is true; fail when that takes longer than `timeout_s`."""
     deadline_s = asyncio.get_running_loop().time() + timeout_s
     while not condition():

@@ -12,7 +12,7 @@ from gslb.balancer.inputs import Inputs, TaskState
 from gslb.balancer.safety import plan_violations
 from gslb.balancer.state import BalancerState, Decision
 from gslb.balancer.step import step
-from gslb.control.admin.findings import _service
+from gslb.control.admin.findings import service_findings
 from gslb.model.resources import Backend, CapacityMode, Catalog, DemandSource
 from gslb.v1 import admin_pb2
 from tests.support.balancer import AREAS, NOW_S, PLACES, planet, with_health
@@ -103,7 +103,7 @@ CASES: list[tuple[str, Change, str]] = [
 
 def told(decision: Decision, inputs: Inputs) -> list[admin_pb2.Finding]:
     each = decision.services["backend"]
-    return list(_service("backend", each, len(inputs.tasks.get("backend", ())) or 1, 0))
+    return list(service_findings("backend", each, len(inputs.tasks.get("backend", ())) or 1, 0))
 
 
 @pytest.mark.parametrize(("change", "word"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
