@@ -1,11 +1,11 @@
 """What the demo's checks conclude from what they saw: each rule can fail, and says its numbers."""
 
-from collections import Counter
 from dataclasses import replace
 
 import pytest
 
 from gslb.demo.checks import contingency, cost, expiry, ramped, refusal, sinkhole
+from gslb.demo.checks.stolen import worst_part
 from gslb.demo.checks.verdict import (
     Level,
     Rule,
@@ -15,6 +15,9 @@ from gslb.demo.checks.verdict import (
     conclude,
     over_growth,
     over_ramp,
+    rate_rps,
+    series_rps,
+    since,
     steps_between,
     worst_window,
 )
@@ -38,11 +41,30 @@ def test_bounds_say_both_numbers_and_never_is_not_within() -> None:
 
 
 def test_the_worst_window_is_found_wherever_it_is() -> None:
-    history = [(float(t), Counter(a=10 * t + (40 if t >= 6 else 0), b=5 * t)) for t in range(12)]
-    worst, at = worst_window(history, {"a": 20.0, "b": 10.0}, 5.0)
+    history = {
+        "a": [(100.0 + t, 10 * t + (40 if t >= 6 else 0)) for t in range(12)],
+        "b": [(100.5 + t, 5 * t) for t in range(12)],
+    }
+    worst, at = worst_window(history, {"a": 20.0, "b": 10.0}, 5.0, 100.0)
     assert worst == pytest.approx((10 * 5 + 40) / 5 / 20)
-    assert at.startswith("a at +1")
-    assert worst_window(history[:3], {"a": 20.0}, 5.0) == (0.0, "")
+    assert at == "a at +1.0 s"
+    assert worst_window({"a": history["a"][:3]}, {"a": 20.0, "b": 10.0}, 5.0, 100.0) == (0.0, "")
+    assert series_rps(history, 5.0) == {"a": [10.0, 18.0], "b": [5.0, 5.0]}
+    assert {name: len(readings) for name, readings in since(history, 110.5).items()} == {"a": 1, "b": 2}
+    assert rate_rps(history["b"][:1]) == 0.0
+
+
+def test_a_window_is_as_long_as_its_readings_are_apart() -> None:
+    late = {"a": [(0.0, 0), (5.5, 110), (11.0, 220)]}
+    assert worst_window(late, {"a": 20.0}, 5.0, 0.0)[0] == pytest.approx(1.0)
+
+
+def test_withheld_cpu_is_found_in_the_window_where_it_was() -> None:
+    still = [(float(t), 0.1 * t) for t in range(10)]
+    stalled = [*still, *((10.0 + t, 0.9 + 1.5 * t) for t in range(5)), *((15.0 + t, 8.4) for t in range(10))]
+    assert worst_part(still, cpus=2) == pytest.approx(0.05)
+    assert worst_part(stalled, cpus=2) == pytest.approx(0.75)
+    assert worst_part(still[:4], cpus=2) == 0.0
 
 
 def test_steps_the_wrong_way() -> None:

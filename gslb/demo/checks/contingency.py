@@ -14,7 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from gslb.demo.checks.bench import Bench
-from gslb.demo.checks.verdict import Rule, at_least, at_most, conclude, utilization, worst_window
+from gslb.demo.checks.verdict import (
+    Rule,
+    at_least,
+    at_most,
+    conclude,
+    rate_rps,
+    series_rps,
+    since,
+    utilization,
+    worst_window,
+)
 from gslb.demo.layout import BACKEND_SERVICE, SITE_NAMED, WEB_NAME, site_of_address
 from gslb.demo.resolver import ResolveError, Resolver
 from gslb.demo.supervisor import ProcessSpec
@@ -159,8 +169,8 @@ async def check_contingency(bench: Bench) -> dict[str, Any]:
     rpcs = [answer.ended_s - killed_s for answer in answers if answer.error]
     until_s = restarted_s - killed_s
     settled = [answer for answer in answers if REHOMED_GOAL_S < answer.ended_s - killed_s < until_s]
-    judged = [entry for entry in history if entry[0] >= killed_s + REHOMED_GOAL_S]
-    worst, worst_at = worst_window(judged, survivors, WINDOW_S)
+    judged = since(history, killed_s + REHOMED_GOAL_S)
+    worst, worst_at = worst_window(judged, survivors, WINDOW_S, killed_s)
     seen = Seen(
         lost=lost,
         asked=len(answers),
@@ -178,7 +188,7 @@ async def check_contingency(bench: Bench) -> dict[str, Any]:
         whole_back_s=whole_s,
         rpc_early=early([answer for answer in answers if answer.ended_s >= restarted_s], lost),
         failures_on_return=sum(1 for s in [*rpcs, *browsers] if s >= until_s),
-        used=_used(judged, survivors),
+        used={name: utilization(rate_rps(judged[name]), rps) for name, rps in survivors.items()},
     )
     return {
         **verdict(seen),
@@ -193,6 +203,7 @@ async def check_contingency(bench: Bench) -> dict[str, Any]:
         "worst_window_at": worst_at,
         "capacity_rps": capacity,
         "rps_before": before,
+        "rps_in_windows": series_rps(since(history, killed_s), WINDOW_S),
         "healthy_again_after_s": healthy_s,
         "first_request_back_after_s": first_s,
         "load_back_after_s": whole_s,
@@ -250,11 +261,3 @@ async def _returned(bench: Bench, lost: str, since_s: float, wanted_rps: float) 
             return found
         await asyncio.sleep(0.4)
     return returned(history, wanted_rps)
-
-
-def _used(history: Sequence[tuple[float, Counter[str]]], capacity_rps: Mapping[str, float]) -> dict[str, float]:
-    """Mean utilization over a history."""
-    if len(history) < 2:
-        return {}
-    (from_s, first), (to_s, last) = history[0], history[-1]
-    return {name: utilization((last[name] - first[name]) / (to_s - from_s), rps) for name, rps in capacity_rps.items()}

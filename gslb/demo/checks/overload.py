@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 from gslb.demo.checks.bench import Bench
-from gslb.demo.checks.verdict import worst_window
+from gslb.demo.checks.verdict import rate_rps, series_rps, worst_window
 from gslb.demo.layout import BACKEND_SERVICE, SITE_NAMED
 
 DATACENTER = "us-east1"
@@ -34,17 +34,15 @@ async def check_overload(bench: Bench) -> dict[str, Any]:
         rates[area] = capacity[DATACENTER] * OVER_CAPACITY
         demand_rps = sum(rates.values())
         second_plan_s = await _second_plan(bench, (base_rps + rates[area]) / 2)
+        judged_s = time.monotonic()
         history = await bench.history(WATCH_S)
     finally:
         rates.update(usual)
     after = await bench.planet.backend_capacity()
     # Capacity is learned meanwhile: what a plan was entitled to is between these two.
     limits = {name: max(rps, after.get(name, 0.0)) for name, rps in capacity.items()}
-    worst, at = worst_window(history, limits, WINDOW_S)
-    during = {
-        name: round((history[-1][1][name] - history[0][1][name]) / (history[-1][0] - history[0][0]), 1)
-        for name in capacity
-    }
+    worst, at = worst_window(history, limits, WINDOW_S, judged_s)
+    during = {name: round(rate_rps(history[name]), 1) for name in capacity}
     gained = {name: round(during[name] - before[name], 1) for name in during if name != DATACENTER}
     spilled_to = max(gained, key=lambda name: gained[name])
     nearest = await _nearest(bench)
@@ -59,6 +57,7 @@ async def check_overload(bench: Bench) -> dict[str, Any]:
         "spilled_to": spilled_to,
         "rps_before": before,
         "rps_during": during,
+        "rps_in_windows": series_rps(history, WINDOW_S),
         "failures": bench.failures(start_s),
         "failed": bench.failures_shown(start_s),
     }

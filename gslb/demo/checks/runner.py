@@ -20,6 +20,7 @@ from gslb.demo.checks.ramped import check_ramped
 from gslb.demo.checks.refusal import check_refusal
 from gslb.demo.checks.search import check_search
 from gslb.demo.checks.sinkhole import check_sinkhole
+from gslb.demo.checks.stolen import STALLED, WINDOW_S, StolenTime
 
 __all__ = ["CHECKS", "Bench", "run_checks"]
 
@@ -42,21 +43,40 @@ CHECKS: Mapping[str, Check] = {
     "contingency": check_contingency,
 }
 WARM_UP_S = 8.0
+# How often a check is run again that failed while this machine stood still (gslb.demo.checks.stolen).
+REPEATS_MAX = 2
 
 
 async def run_checks(bench: Bench, only: tuple[str, ...], say: Callable[[str], None]) -> dict[str, Any]:
     """Every check (or `only` those): `{"ok": ..., "checks": {NAME: {"ok", "requests", "seconds", ...}}}`."""
     await asyncio.sleep(WARM_UP_S)
     checks: dict[str, Any] = {}
-    for name, check in CHECKS.items():
-        if only and name not in only:
-            continue
-        say(f"check {name} ...")
-        checks[name] = await _run_one(bench, check)
-        seen = checks[name]
+    stolen = StolenTime()
+    try:
+        for name, check in CHECKS.items():
+            if only and name not in only:
+                continue
+            say(f"check {name} ...")
+            checks[name] = await _run(bench, name, check, stolen, say)
+    finally:
+        stolen.close()
+    return {"ok": all(seen["ok"] for seen in checks.values()), "checks": checks}
+
+
+async def _run(bench: Bench, name: str, check: Check, stolen: StolenTime, say: Callable[[str], None]) -> dict[str, Any]:
+    """Runs a check, and again if it failed while the host withheld the machine; what failed is reported with it."""
+    repeated: list[dict[str, Any]] = []
+    while True:
+        start_s = time.monotonic()
+        seen = await _run_one(bench, check)
+        seen["cpu_stolen"] = round(stolen.worst_since(start_s), 2)
+        again = not seen["ok"] and seen["cpu_stolen"] >= STALLED and len(repeated) < REPEATS_MAX
         verdict = "ok" if seen["ok"] else "FAILED"
         say(f"check {name}: {verdict}, {seen['requests']} requests in {seen['seconds']:.0f} s, {_short(seen)}")
-    return {"ok": all(seen["ok"] for seen in checks.values()), "checks": checks}
+        if not again:
+            return {**seen, "repeated": repeated} if repeated else seen
+        say(f"check {name}: the host withheld {seen['cpu_stolen']:.0%} of the CPU in {WINDOW_S:g} s: once more ...")
+        repeated.append(seen)
 
 
 async def _run_one(bench: Bench, check: Check) -> dict[str, Any]:

@@ -1,12 +1,13 @@
 """What a check concludes from what it saw: rules with their numbers, and windows of requests served. PURE."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-# (moment in seconds, requests served so far by each datacenter)
-History = Sequence[tuple[float, Counter[str]]]
+# Of each datacenter: (moment in seconds, requests served so far). Each has moments of its own: on a busy machine a reading
+# takes long enough to look like a tenth of a window's load if it counted for the moment at which all of them began.
+Readings = Sequence[tuple[float, int]]
+History = Mapping[str, Readings]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,19 +53,53 @@ def utilization(load_rps: float, capacity_rps: float) -> float:
     return float("inf") if load_rps > 0 else 0.0
 
 
-def worst_window(history: History, capacity_rps: Mapping[str, float], window_s: float) -> tuple[float, str]:
-    """The highest utilization of any datacenter in any window, and where; 0 when no window is long enough."""
-    worst, at = 0.0, ""
-    for i, (from_s, first) in enumerate(history):
-        window = next(((to_s, last) for to_s, last in history[i:] if to_s - from_s >= window_s), None)
-        if window is None:
+def rate_rps(readings: Readings) -> float:
+    """Requests per second from the first reading to the last; 0 when there are not two."""
+    if len(readings) < 2:
+        return 0.0
+    (from_s, first), (to_s, last) = readings[0], readings[-1]
+    return (last - first) / (to_s - from_s)
+
+
+def since(history: History, at_s: float) -> History:
+    """The readings from a moment on."""
+    return {name: [one for one in readings if one[0] >= at_s] for name, readings in history.items()}
+
+
+def windows(readings: Readings, window_s: float) -> list[Readings]:
+    """From each reading on the shortest run of readings that is `window_s` long, as far as there is one."""
+    found: list[Readings] = []
+    for first, (from_s, _) in enumerate(readings):
+        last = next((i for i in range(first, len(readings)) if readings[i][0] - from_s >= window_s), None)
+        if last is None:
             break
-        to_s, last = window
-        for name, limit in capacity_rps.items():
-            used = utilization((last[name] - first[name]) / (to_s - from_s), limit)
+        found.append(readings[first : last + 1])
+    return found
+
+
+def worst_window(
+    history: History, capacity_rps: Mapping[str, float], window_s: float, origin_s: float
+) -> tuple[float, str]:
+    """The highest utilization of any datacenter in any window, and where, counted from `origin_s`; 0: there is none."""
+    worst, at = 0.0, ""
+    for name, limit in capacity_rps.items():
+        for window in windows(history.get(name, ()), window_s):
+            used = utilization(rate_rps(window), limit)
             if used > worst:
-                worst, at = used, f"{name} at +{from_s - history[0][0]:.1f} s"
+                worst, at = used, f"{name} at +{window[0][0] - origin_s:.1f} s"
     return worst, at
+
+
+def series_rps(history: History, window_s: float) -> dict[str, list[float]]:
+    """Each datacenter's load in one window after the other, for people."""
+    series: dict[str, list[float]] = {}
+    for name, readings in history.items():
+        series[name], end_s = [], -float("inf")
+        for window in windows(readings, window_s):
+            if window[0][0] >= end_s:
+                series[name].append(round(rate_rps(window), 1))
+                end_s = window[-1][0]
+    return series
 
 
 def backsteps(levels: Sequence[Level], *, falling: bool, tolerance_rps: float) -> list[str]:
