@@ -17,7 +17,7 @@ import grpc
 from prometheus_client.parser import text_string_to_metric_families
 
 from gslb.demo.checks.verdict import History, Readings
-from gslb.demo.layout import SITES, TaskPlace
+from gslb.demo.layout import SITE_OF_AREA, SITES, TaskPlace
 from gslb.demo.planet import Planet
 from gslb.demo.traffic import Traffic
 from gslb.v1 import admin_pb2, config_pb2
@@ -270,10 +270,15 @@ class Bench:
 
 
 def _guests(service: admin_pb2.ServiceStatus) -> bool:
-    """Whether a part of what a datacenter asks for is served in another one."""
+    """Whether a part of what a datacenter, or the area next to it, asks for is served in another one."""
     places = {backend.datacenter for backend in service.backends}
     return any(
-        dict(zip(one.datacenters, one.share, strict=True)).get(one.locality, 0.0) < HOME_SHARE
+        dict(zip(one.datacenters, one.share, strict=True)).get(home, 0.0) < HOME_SHARE
         for one in service.localities
-        if one.locality in places and one.demand_rps > GUESTS_RPS
+        if (home := _home(one.locality)) in places and one.demand_rps > GUESTS_RPS
     )
+
+
+def _home(locality: str) -> str:
+    """The datacenter that serves a locality on a planet at rest."""
+    return SITE_OF_AREA[locality].name if locality in SITE_OF_AREA else locality

@@ -20,7 +20,7 @@ USED_MAX = 1.0
 CAPACITY_FELL = 0.8
 # Demand beforehand, as a part of capacity: comfortable now, far too much for half of it.
 DEMAND_OF_CAPACITY = 0.65
-SETTLED_TIMEOUT_S = 20.0
+SETTLED_TIMEOUT_S = 60.0
 SETTLE_S = 10.0
 MEASURE_S = 8.0
 AFTER_S = 6.0

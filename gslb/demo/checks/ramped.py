@@ -13,7 +13,7 @@ from gslb.demo.planet import PLAN_PERIOD_S
 
 DATACENTER = "us-east1"
 RAMP_S = 20.0
-SETTLED_TIMEOUT_S = 20.0
+SETTLED_TIMEOUT_S = 60.0
 # What a plan knows is as old as a plan can be, and a moment.
 LAG_S = PLAN_PERIOD_S + 1.0
 ENDED_S = 5.0  # as after a drain at once
