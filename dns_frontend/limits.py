@@ -42,6 +42,7 @@ STALE_CHECK_S: Final = 1.0
 ZONE_TEXT_MAX_CHARS: Final = 64_000_000  # with all files that it includes
 INCLUDE_DEPTH_MAX: Final = 8
 INCLUDES_MAX: Final = 1000
+ZONES_MEASURED_MAX: Final = 1_000  # whose serial is a metric
 ZONES_SHOWN_MAX: Final = 10_000  # in one answer of the control port
 # Transfers (RFC 5936)
 TRANSFERS_MAX: Final = 8  # at a time
@@ -95,6 +96,7 @@ SNAPSHOT_DUTY: Final = 0.05  # of the time may be spent writing
 # Probes of endpoints: while no control plane is heard, and otherwise
 # Two rounds and a bit are how long answers lead to a datacenter that died with every control plane.
 PROBE_PERIOD_S: Final = 0.2
+PROBE_AGAIN_S: Final = 0.05  # after a round in which a datacenter fell silent
 PROBE_BASELINE_S: Final = 30.0
 PROBE_NEW_S: Final = 5.0  # while there is a datacenter that was never reached
 PROBE_TIMEOUT_S: Final = 1.0

@@ -4,7 +4,7 @@ Labels are bounded: codes and transports are few, localities and datacenters com
 service and locality, for the control plane, and is not a metric: 10,000 services x 200 localities are 2 million series.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
 from typing import Final, TypedDict
 
@@ -129,10 +129,16 @@ class Told(TypedDict):
 class FrontendCollector(Collector):
     """The counters, and what the rest of the process knows of itself, as metrics."""
 
-    def __init__(self, counters: Counters, gauges: Callable[[], Mapping[str, tuple[str, float]]]) -> None:
-        """`gauges` gives name -> (help, value) of what is measured when it is asked for."""
+    def __init__(
+        self,
+        counters: Counters,
+        gauges: Callable[[], Mapping[str, tuple[str, float]]],
+        serials: Callable[[], Iterable[tuple[str, int]]],
+    ) -> None:
+        """`gauges` gives name -> (help, value) of what is measured when it is asked for; `serials` (zone, serial)."""
         self._counters = counters
         self._gauges = gauges
+        self._serials = serials
 
     @override
     def collect(self) -> Iterator[Metric]:
@@ -158,6 +164,12 @@ class FrontendCollector(Collector):
             limited.add_metric([kind, action], count)
         yield limited
         yield from self._plain()
+        zones = GaugeMetricFamily(
+            "gslb_dns_zone_serial", "Serial number of a zone that is served: equal on all frontends.", labels=["zone"]
+        )
+        for zone, serial in self._serials():
+            zones.add_metric([zone], serial)
+        yield zones
         for name, (text, value) in self._gauges().items():
             yield GaugeMetricFamily(name, text, value=value)
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from dns_frontend.limits import (
+    PROBE_AGAIN_S,
     PROBE_BASELINE_S,
     PROBE_NEW_S,
     PROBE_PERIOD_S,
@@ -42,12 +43,22 @@ class Prober:
         self._gate = asyncio.Semaphore(PROBES_AT_ONCE)
         self._baseline_s = -PROBE_BASELINE_S
         self._looked_s = -PROBE_NEW_S
+        self._wake = asyncio.Event()
         self.absence = Absence()
+
+    def wake(self) -> None:
+        """Looks at once: what tells about health was heard a moment ago, or is not heard any more."""
+        self._wake.set()
 
     async def run(self) -> None:
         """For ever."""
         while True:
-            await asyncio.sleep(PROBE_PERIOD_S * self._rng.uniform(0.75, 1.25))
+            # Of clients that are sent to a datacenter that is gone every tenth of a second counts.
+            pause_s = PROBE_AGAIN_S if self.absence.suspected else PROBE_PERIOD_S
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_s * self._rng.uniform(0.75, 1.25)):
+                    await self._wake.wait()
+            self._wake.clear()
             try:
                 await self._turn()
             except Exception:

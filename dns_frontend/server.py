@@ -10,6 +10,7 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 
 import grpc.aio
@@ -19,7 +20,7 @@ from bns.transport import Tls, add_port, server_options
 from dns_frontend.control_port import Age, DnsFrontendServicer
 from dns_frontend.hardening import Hardened
 from dns_frontend.holder import Held, Holder, Origin
-from dns_frontend.limits import STALE_CHECK_S
+from dns_frontend.limits import STALE_CHECK_S, ZONES_MEASURED_MAX
 from dns_frontend.local import NO_FILES, Files, Local, load_files, load_first, served_zones
 from dns_frontend.metrics import Counters, FrontendCollector
 from dns_frontend.native import NoDataPlaneError, load_library
@@ -35,6 +36,8 @@ from dns_frontend.sockets import Listening, listen, raise_file_limit
 from dns_frontend.subscriber import Subscriber, Upstream
 from dns_frontend.tcp import TcpServer
 from dns_frontend.udp import UdpListener
+from dns_frontend.zone.name import to_text
+from dns_frontend.zone.records import soa_serial
 from gslb.ops.http import OpsServer
 from gslb.v1 import dns_pb2_grpc
 from gslb.wire.reader import ReaderView
@@ -104,7 +107,7 @@ class Frontend:
             upstream,
             take=self.holder.take,
             known=lambda: self.holder.held.view.services,
-            connected=self.holder.set_connected,
+            connected=self._set_connected,
             rng=rng,
         )
         self.prober = Prober(
@@ -344,7 +347,7 @@ class Frontend:
     def _debug_pages(self) -> OpsServer:
         registry = CollectorRegistry()
         ProcessCollector(registry=registry)
-        registry.register(FrontendCollector(self.counters, self._gauges))
+        registry.register(FrontendCollector(self.counters, self._gauges, self._serials))
         return OpsServer(
             f"DNS frontend {self._settings.name}", registry=registry, ready=self._ready, status=self._status
         )
@@ -353,6 +356,14 @@ class Frontend:
         if self.ready:
             return True, "ok"
         return False, "nothing heard yet from a control plane, and no snapshot to start from"
+
+    def _set_connected(self, connected: bool) -> None:
+        self.holder.set_connected(connected)
+        self.prober.wake()
+
+    def _serials(self) -> list[tuple[str, int]]:
+        zones = islice(self.holder.held.serving.table.zones.items(), ZONES_MEASURED_MAX)
+        return [(to_text(origin), soa_serial(zone.soa)) for origin, zone in zones]
 
     def _gauges(self) -> Mapping[str, tuple[str, float]]:
         held = self.holder.held

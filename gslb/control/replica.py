@@ -42,7 +42,7 @@ from gslb.wire.codec import encode_resource, encode_service
 
 if TYPE_CHECKING:
     from bns.view import BnsView
-    from gslb.model.resources import Resource, Service
+    from gslb.model.resources import Service
 
 log = logging.getLogger(__name__)
 
@@ -156,8 +156,7 @@ class Replica(Intake):
                 self.hub.set_plan(name, plan.value)
         for name in self._told.keys() - catalog.services.keys():
             del self._told[name]
-        shared: list[Resource] = [*catalog.datacenters.values(), *catalog.areas.values(), *catalog.zones.values()]
-        message = discovery_pb2.Catalog(resources=[encode_resource(resource) for resource in shared])
+        message = discovery_pb2.Catalog(resources=[encode_resource(resource) for resource in config.for_readers()])
         self.hub.set_catalog(message.SerializeToString(deterministic=True))
         self._look_at_drains()
         self._note()

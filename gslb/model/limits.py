@@ -99,6 +99,7 @@ WITNESS_WINDOW_S: Final = 1.0
 TXN_OPS_MAX: Final = 100
 TXN_BYTES_MAX: Final = 1_000_000
 HISTORY_KEEP_S: Final = 300.0
+TOMBSTONES_TOLD_MAX: Final = 1_000  # to readers, of places and zones
 TOMBSTONE_KEEP_S: Final = 7 * 86_400.0
 CLOCK_SKEW_MAX_S: Final = 2.0
 

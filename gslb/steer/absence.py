@@ -33,6 +33,11 @@ class Absence:
     good_rounds: Mapping[str, int] = field(default_factory=dict)
     lost: frozenset[str] = frozenset()
 
+    @property
+    def suspected(self) -> bool:
+        """Whether a datacenter answers no more that is not taken to be lost yet."""
+        return not self.silent_rounds.keys() <= self.lost
+
     def baseline(self, outcomes: Mapping[str, Outcome]) -> "Absence":
         """After a round with a control plane: who can be reached from here at all, and nobody is lost."""
         return Absence(self.reached | {name for name, outcome in outcomes.items() if outcome.answered})

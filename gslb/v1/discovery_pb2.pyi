@@ -137,7 +137,9 @@ class Catalog(google.protobuf.message.Message):
     RESOURCES_FIELD_NUMBER: builtins.int
     @property
     def resources(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[gslb.v1.config_pb2.Resource]:
-        """datacenters, client areas, zones: all of them"""
+        """Datacenters, client areas, zones: all of them. Those deleted lately are there as tombstones (meta.deleted_at): readers
+        do not believe a catalog in which most of what they know is simply missing.
+        """
 
     def __init__(
         self,

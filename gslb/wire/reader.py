@@ -3,11 +3,14 @@
 `fold(view, update)` never raises and never makes a view worse (design, invariants 2, 5 and 8):
 - each part of an update stands by itself: a bad part is dropped and reported, the last good stays, the rest goes on;
 - plans only advance: an older stamp, from a replica that lags or a leader that was deposed, is refused;
-- a service that has endpoints keeps some, whatever arrives; only `deleted`, the operator's word, takes a name away.
+- a service that has endpoints keeps some, whatever arrives; only `deleted`, the operator's word, takes a name away;
+- what has shrunk by more than the removal budget is not believed: a plan for fewer than half of the localities that are
+  still there, a catalog without most of the zones or places that nobody deleted.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from gslb.model import limits
 from gslb.model.endpoint import ServiceEndpoint
@@ -22,6 +25,8 @@ from gslb.wire.plans import decode_plan
 from gslb.wire.resources import decode_resource, decode_service
 from gslb.wire.scalars import label
 
+Kept = TypeVar("Kept")
+
 
 @dataclass(frozen=True, slots=True)
 class ReaderView:
@@ -32,22 +37,26 @@ class ReaderView:
     synced: bool = False  # everything subscribed has arrived at least once
     replica: str = ""  # who sent the last update
     unknown: frozenset[str] = frozenset()  # subscribed, and the control plane knows no such service
+    # Plans that were refused because they had shrunk, by service: once the catalog has shrunk as well, they are right.
+    withheld: Mapping[str, Plan] = field(default_factory=dict)
 
 
 def fold(view: ReaderView, update: discovery_pb2.Update) -> tuple[ReaderView, list[str]]:
     """The view after an update, and what of the update was refused, one line each."""
     problems: list[str] = []
-    services = dict(view.services)
-    for change in update.services[: limits.SERVICES_MAX]:
-        _fold_service(services, change, problems)
-    if len(update.services) > limits.SERVICES_MAX:
-        problems.append(f"an update of {len(update.services)} services: the first {limits.SERVICES_MAX} were read")
+    services, withheld = dict(view.services), dict(view.withheld)
     catalog = view.catalog
     if update.HasField("catalog"):
         catalog = _fold_catalog(catalog, update.catalog, problems)
+        _release(services, withheld, catalog)
+    for change in update.services[: limits.SERVICES_MAX]:
+        _fold_service(services, withheld, catalog, change, problems)
+    if len(update.services) > limits.SERVICES_MAX:
+        problems.append(f"an update of {len(update.services)} services: the first {limits.SERVICES_MAX} were read")
     folded = replace(
         view,
         services=services,
+        withheld=withheld,
         catalog=catalog,
         synced=view.synced or update.synced,
         replica=update.replica[: limits.NAME_MAX_CHARS * 4] or view.replica,
@@ -62,8 +71,14 @@ def _fold_unknown(unknown: frozenset[str], update: discovery_pb2.Update) -> froz
     return frozenset((unknown | set(said)) - arrived) if arrived or said else unknown
 
 
-def _fold_service(services: dict[str, ServiceView], change: discovery_pb2.ServiceUpdate, problems: list[str]) -> None:
-    """One service of an update; `services` is changed in place."""
+def _fold_service(
+    services: dict[str, ServiceView],
+    withheld: dict[str, Plan],
+    catalog: Catalog,
+    change: discovery_pb2.ServiceUpdate,
+    problems: list[str],
+) -> None:
+    """One service of an update; `services` and `withheld` are changed in place."""
     try:
         name = label(change.service, "service")
     except InvalidValueError as error:
@@ -71,6 +86,7 @@ def _fold_service(services: dict[str, ServiceView], change: discovery_pb2.Servic
         return
     if change.deleted:
         services.pop(name, None)
+        withheld.pop(name, None)
         return
     if name not in services and len(services) >= limits.SERVICES_MAX:
         problems.append(f"service {name}: dropped, {limits.SERVICES_MAX} services are held already")
@@ -82,24 +98,56 @@ def _fold_service(services: dict[str, ServiceView], change: discovery_pb2.Servic
         except InvalidValueError as error:
             problems.append(f"the last good configuration stays: {error}")
     if change.HasField("plan"):
-        held = _fold_plan(held, change, problems)
+        held = _fold_plan(held, withheld, catalog, change, problems)
     if change.endpoints_snapshot or change.upserted or change.removed:
         held = _fold_endpoints(held, change, problems)
     if held.service or held.plan or held.endpoints:
         services[name] = held
 
 
-def _fold_plan(held: ServiceView, change: discovery_pb2.ServiceUpdate, problems: list[str]) -> ServiceView:
+def _fold_plan(
+    held: ServiceView,
+    withheld: dict[str, Plan],
+    catalog: Catalog,
+    change: discovery_pb2.ServiceUpdate,
+    problems: list[str],
+) -> ServiceView:
     try:
         plan = decode_plan(change.plan)
     except InvalidValueError as error:
         problems.append(f"the last good plan stays: {error}")
         return held
     problem = _why_not(held.name, held.plan, plan)
+    if not problem and (problem := _shrunk(held.name, held.plan, plan, catalog)):
+        withheld[held.name] = plan
     if problem:
         problems.append(problem)
+        return held
+    withheld.pop(held.name, None)
     current = held.plan.stamp if held.plan else ZERO_STAMP
-    return held if problem or plan.stamp == current else held.with_plan(plan)
+    return held if plan.stamp == current else held.with_plan(plan)
+
+
+def _shrunk(name: str, held: Plan | None, plan: Plan, catalog: Catalog) -> str | None:
+    """Why this plan has shrunk too much to be believed: a plan covers every locality that there is (invariant 2)."""
+    if held is None:
+        return None
+    served = [locality for locality in held.shares if locality in catalog.datacenters or locality in catalog.areas]
+    lost = [locality for locality in served if locality not in plan.shares]
+    if len(lost) <= len(served) * limits.REMOVAL_BUDGET_FRACTION:
+        return None
+    return (
+        f"service {name}: refused plan {tuple(plan.stamp)}, without {len(lost)} of the {len(served)} localities that "
+        f"{tuple(held.stamp)} serves, such as {shown(min(lost))}: the last good plan stays"
+    )
+
+
+def _release(services: dict[str, ServiceView], withheld: dict[str, Plan], catalog: Catalog) -> None:
+    """Takes the plans that had shrunk too much for the catalog before, and have not for this one."""
+    for name, plan in list(withheld.items()):
+        held = services[name]
+        if not _shrunk(name, held.plan, plan, catalog):
+            services[name] = held.with_plan(withheld.pop(name))
 
 
 def _why_not(name: str, held: Plan | None, plan: Plan) -> str | None:
@@ -160,9 +208,13 @@ def _fold_catalog(held: Catalog, catalog: discovery_pb2.Catalog, problems: list[
         problems.append(f"a catalog of {len(catalog.resources)} resources was refused: at most {most} are read")
         return held
     good: list[Resource] = []
+    deleted: set[str] = set()
     for message in catalog.resources:
         try:
-            good.append(decode_resource(message))
+            resource = decode_resource(message)
+            good.append(resource)
+            if resource.meta.deleted_at is not None:
+                deleted.add(resource.meta.name)
         except InvalidValueError as error:
             problems.append(f"the last good value stays: {error}")
             good.extend(_last_good(held, message.WhichOneof("kind"), message.meta.name))
@@ -173,7 +225,25 @@ def _fold_catalog(held: Catalog, catalog: discovery_pb2.Catalog, problems: list[
             f"such as {shown(min(held.datacenters))}"
         )
         return held
-    return folded
+    return Catalog(
+        datacenters=_believed(held.datacenters, folded.datacenters, deleted, "datacenters", problems),
+        areas=_believed(held.areas, folded.areas, deleted, "client areas", problems),
+        zones=_believed(held.zones, folded.zones, deleted, "zones", problems),
+    )
+
+
+def _believed(
+    held: Mapping[str, Kept], arrived: Mapping[str, Kept], deleted: set[str], what: str, problems: list[str]
+) -> Mapping[str, Kept]:
+    """What arrived; with what is missing of it, if that is more than may vanish without a tombstone."""
+    missing = held.keys() - arrived.keys() - deleted
+    if len(missing) <= len(held) * limits.REMOVAL_BUDGET_FRACTION:
+        return arrived
+    problems.append(
+        f"a catalog that lacks {len(missing)} of {len(held)} {what}, such as {shown(min(missing))}, which nobody "
+        "deleted: they are served as before"
+    )
+    return {**arrived, **{name: held[name] for name in missing}}
 
 
 def _last_good(held: Catalog, field_name: str | None, name: str) -> Iterable[Resource]:

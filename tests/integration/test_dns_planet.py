@@ -137,6 +137,17 @@ async def test_the_planet_through_dns(world, tmp_path):
             await operator.admin.Undrain(admin_pb2.UndrainRequest(scope=scope, target=US))
             await eventually(lambda: answers(US, nearest(US)), "back again")
 
+            # The only zone goes at an operator's word, and comes back.
+            async def name_server(expected):
+                found = [await ask(frontend, CLIENTS[US], "ns1.shakespeare.example") for frontend in (one, two)]
+                return found == [expected, expected]
+
+            await operator.admin.Delete(admin_pb2.DeleteRequest(kind="zone", name="shakespeare.example"))
+            await eventually(lambda: name_server(set()), "the zone is gone")
+            assert await answers(US, nearest(US)), "a service's name needs no zone"
+            await operator.apply(zone())
+            await eventually(lambda: name_server({"127.0.0.1"}), "the zone is back")
+
         # One ill task is out of the answers at once.
         machine = world.machines[ASIA]
         machine.set_health(machine.tasks[0], HealthStatus.UNHEALTHY)

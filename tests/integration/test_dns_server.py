@@ -359,6 +359,7 @@ async def test_metrics_and_status(frontend):
         'gslb_dns_steered_total{datacenter="europe-west1",locality="eu"} 1.0',
         "gslb_dns_age_seconds 0.0",
         "gslb_dns_connected 1.0",
+        'gslb_dns_zone_serial{zone="shakespeare.example."} 1.0',
     ):
         assert line in metrics
     status = await page(frontend, "/statusz?format=json")

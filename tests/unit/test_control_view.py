@@ -69,6 +69,18 @@ class TestConfig:
         folder.delete(bad[0].key)
         assert len(folder.seal().quarantined) == 4
 
+    def test_readers_are_told_of_what_was_deleted_last_and_is_not_there_again(self, monkeypatch):
+        monkeypatch.setattr("gslb.model.limits.TOMBSTONES_TOLD_MAX", 2)
+        folder = ConfigFolder()
+        drain = Drain(
+            Meta("d", deleted_at=NOW), DrainScope.DATACENTER, "us", "why", "me", NOW, NOW + timedelta(hours=1)
+        )
+        gone = [kv(dc(name, deleted_at=NOW), revision) for revision, name in enumerate(("a", "b", "c", "us"), 5)]
+        other_owner = kv(dc("us", owner="ops"), 20)
+        folder.snapshot([*gone, other_owner, kv(Zone(Meta("z"), "@ IN NS ns1"), 21), kv(drain, 22)])
+        told = [(one.meta.name, one.meta.deleted_at is None) for one in folder.seal().for_readers()]
+        assert told == [("us", True), ("z", True), ("b", False), ("c", False)]
+
     def test_only_a_tombstone_takes_a_name_away(self):
         folder = ConfigFolder()
         us, eu = kv(dc("us"), 5), kv(dc("eu"), 6)

@@ -1,13 +1,19 @@
 """How updates change what a reader holds: stories."""
 
+from dataclasses import replace
+from datetime import UTC, datetime
+
 from bns.model import HealthStatus
 from gslb.model.endpoint import ServiceEndpoint
+from gslb.model.meta import Meta
 from gslb.model.plan import Plan, Stamp
+from gslb.model.resources import Resource, Zone
 from gslb.v1 import config_pb2, discovery_pb2
 from gslb.wire import codec, reader
 from gslb.wire.reader import ReaderView, catalog_of, fold
 from tests.golden.cases import AREA, DATACENTER, DRAIN, SERVICE, ZONE
 
+DELETED_AT = datetime(2026, 5, 1, tzinfo=UTC)
 BACKEND = config_pb2.Service(backends=[config_pb2.Backend(job="/bns/us/u/be", task_capacity_rps=5)])
 
 
@@ -15,8 +21,8 @@ def endpoint(index: int, health: HealthStatus = HealthStatus.HEALTHY, address: s
     return ServiceEndpoint(f"/bns/us/u/be/{index}", address, 80, health)
 
 
-def plan(*stamp: int, to: str = "us") -> Plan:
-    return Plan("be", Stamp(*stamp), {"us": {to: 1.0}}, {"us": 3.0})
+def plan(*stamp: int, to: str = "us", localities: tuple[str, ...] = ("us",)) -> Plan:
+    return Plan("be", Stamp(*stamp), {locality: {to: 1.0} for locality in localities}, dict.fromkeys(localities, 3.0))
 
 
 def change(
@@ -179,11 +185,20 @@ def _catalog(*resources: config_pb2.Resource) -> discovery_pb2.Update:
     return discovery_pb2.Update(catalog=discovery_pb2.Catalog(resources=resources))
 
 
+def _gone(resource: Resource) -> config_pb2.Resource:
+    """The tombstone of a resource."""
+    return codec.encode_resource(replace(resource, meta=replace(resource.meta, deleted_at=DELETED_AT)))
+
+
+def _zones(*origins: str) -> list[config_pb2.Resource]:
+    return [codec.encode_resource(Zone(Meta(origin), "@ IN NS ns1")) for origin in origins]
+
+
 def test_the_catalog_is_replaced_and_bad_resources_keep_their_last_good_value() -> None:
     datacenter, area = codec.encode_resource(DATACENTER), codec.encode_resource(AREA)
     moved = codec.encode_resource(DATACENTER)
     moved.datacenter.latitude = 999
-    view, said = after(_catalog(datacenter, area), _catalog(moved))
+    view, said = after(_catalog(datacenter, area), _catalog(moved, _gone(AREA)))
     assert view.catalog.datacenters == {"us-east1": DATACENTER}
     assert view.catalog.areas == {}
     assert said[1][0].startswith("the last good value stays: datacenter 'us-east1': spec.latitude: 999.0")
@@ -194,6 +209,50 @@ def test_an_empty_catalog_is_refused() -> None:
     assert view.catalog.datacenters == {"us-east1": DATACENTER}
     assert said[1] == ["a catalog without datacenters was refused: 1 are held, such as 'us-east1'"]
     assert said[2] == []
+
+
+def test_what_nobody_deleted_does_not_vanish_with_the_better_part_of_the_catalog() -> None:
+    datacenter, zones = codec.encode_resource(DATACENTER), _zones("a.example", "b.example", "c.example")
+    view, said = after(
+        _catalog(datacenter, *zones),
+        _catalog(datacenter, *zones[:2]),  # one of three may
+        _catalog(datacenter),
+        _catalog(datacenter, *zones),
+    )
+    assert sorted(view.catalog.zones) == ["a.example", "b.example", "c.example"]
+    assert said[1] == []
+    assert said[2] == [
+        "a catalog that lacks 2 of 2 zones, such as 'a.example', which nobody deleted: they are served as before"
+    ]
+    deleted = [_gone(zone) for zone in view.catalog.zones.values()]
+    gone, problems = fold(view, _catalog(datacenter, *deleted))
+    assert (gone.catalog.zones, problems) == ({}, [])
+
+
+def test_a_plan_for_a_part_of_the_localities_is_refused_until_the_others_are_deleted() -> None:
+    places = [replace(AREA, meta=replace(AREA.meta, name=name)) for name in ("north", "east", "south", "west")]
+    everybody = tuple(place.name for place in places)
+    whole, most, few = (
+        plan(1, 1, 1, localities=everybody),
+        *(plan(1, 1, 2 + n, localities=everybody[:part]) for n, part in enumerate((2, 1))),
+    )
+    datacenter = codec.encode_resource(DATACENTER)
+    known = _catalog(datacenter, *map(codec.encode_resource, places))
+    view, said = after(known, change(plan=whole), change(plan=most))
+    assert (view.services["be"].plan, said[2]) == (most, [])  # a half may go
+    view, said = after(known, change(plan=whole), change(plan=few))
+    assert view.services["be"].plan == whole
+    (problem,) = said[2]
+    assert problem.startswith("service be: refused plan (1, 1, 3), without 3 of the 4 localities that (1, 1, 1) serves")
+    # The operator's word may come after the plan.
+    gone = _catalog(datacenter, codec.encode_resource(places[0]), *map(_gone, places[1:]))
+    released, problems = fold(view, gone)
+    assert (released.services["be"].plan, problems, released.withheld) == (few, [], {})
+    # What is refused is forgotten with its service, and when something better has come.
+    assert fold(view, change(deleted=True))[0].withheld == {}
+    better, _ = fold(view, change(plan=plan(1, 1, 4, localities=everybody)))
+    assert better.withheld == {}
+    assert fold(better, gone)[0].services["be"].plan == better.services["be"].plan
 
 
 def test_the_catalog_of_readers_has_places_and_zones_that_are_not_deleted() -> None:

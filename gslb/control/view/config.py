@@ -11,8 +11,9 @@ from types import MappingProxyType
 
 from bns.etcd.ops import KeyValue
 from gslb.control import keys
+from gslb.model import limits
 from gslb.model.errors import InvalidValueError
-from gslb.model.resources import Catalog, Resource, kind_of
+from gslb.model.resources import Catalog, ClientArea, Datacenter, Resource, Zone, kind_of
 from gslb.wire.codec import resource_from_bytes
 
 log = logging.getLogger(__name__)
@@ -20,6 +21,8 @@ log = logging.getLogger(__name__)
 CATALOG_FIELDS: Mapping[str, str] = MappingProxyType(
     {"datacenter": "datacenters", "area": "areas", "service": "services", "drain": "drains", "zone": "zones"}
 )
+
+_FOR_READERS = (Datacenter, ClientArea, Zone)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,18 @@ class Config:
     quarantined: Mapping[bytes, str] = field(default_factory=dict)  # key -> why
     vanished: frozenset[bytes] = frozenset()  # went without a tombstone, served on
     catalog: Catalog = field(default_factory=Catalog)
+
+    def for_readers(self) -> list[Resource]:
+        """What a reader is told of the catalog: places and zones, and as tombstones those that were deleted last."""
+        catalog = self.catalog
+        alive: list[Resource] = [*catalog.datacenters.values(), *catalog.areas.values(), *catalog.zones.values()]
+        names = {(kind_of(resource), resource.meta.name) for resource in alive}
+        gone = sorted(
+            (one for one in self.stored.values() if one.deleted and isinstance(one.resource, _FOR_READERS)),
+            key=lambda one: (one.mod_revision, one.key),
+        )
+        tombstones = [one.resource for one in gone if (kind_of(one.resource), one.resource.meta.name) not in names]
+        return alive + tombstones[-limits.TOMBSTONES_TOLD_MAX :]
 
 
 def parse_stored(kv: KeyValue) -> Stored:

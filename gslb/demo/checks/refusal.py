@@ -11,7 +11,6 @@ from typing import Any
 
 from gslb.demo.checks.bench import Bench, Command
 from gslb.demo.checks.verdict import Rule, at_most, conclude
-from gslb.demo.layout import BACKEND_SERVICE
 from gslb.model.limits import DRAIN_HEADROOM_FRACTION
 from gslb.v1 import admin_pb2
 
@@ -24,7 +23,8 @@ _NUMBERS = re.compile(r"service (\S+): demand ([\d.]+) rps > ([\d.]+) rps that r
 
 @dataclass(frozen=True, slots=True)
 class Try:
-    """One attempt to drain: the backends' demand and what would remain, as status showed them, and what was said."""
+    """One attempt to drain: demand and what would remain of the service that a refusal names, as status showed them
+    before, and what was said."""
 
     datacenter: str
     demand_rps: float
@@ -75,8 +75,10 @@ async def check_refusal(bench: Bench) -> dict[str, Any]:
     try:
         for datacenter in ORDER:
             before = await _desired(bench)
-            demand_rps, remaining_rps = await _numbers(bench, datacenter)
+            numbers = await _numbers(bench, datacenter)
             done = await drain(bench, datacenter, "--for", "5m")
+            named = _NUMBERS.search(done.err)
+            demand_rps, remaining_rps = numbers.get(named[1], (0.0, 0.0)) if named else (0.0, 0.0)
             tries.append(Try(datacenter, demand_rps, remaining_rps, done.code, done.err))
             if done.code != 0:
                 unchanged = await _desired(bench) == before
@@ -100,12 +102,14 @@ async def drain(bench: Bench, datacenter: str, *options: str) -> Command:
     return await bench.gslb("drain", "datacenter", datacenter, *options, "--reason", REASON, "--author", "demo")
 
 
-async def _numbers(bench: Bench, drained: str) -> tuple[float, float]:
-    """(demand, what would remain with headroom) of the backends if this datacenter were drained too."""
-    service = await bench.service(BACKEND_SERVICE)
-    demand = sum(locality.demand_rps for locality in service.localities)
-    remaining = sum(b.capacity_rps for b in service.backends if b.datacenter != drained and not b.drain)
-    return demand, remaining * (1 - DRAIN_HEADROOM_FRACTION)
+async def _numbers(bench: Bench, drained: str) -> dict[str, tuple[float, float]]:
+    """(demand, what would remain with headroom) of every service if this datacenter were drained too."""
+    numbers: dict[str, tuple[float, float]] = {}
+    for service in (await bench.planet.status()).services:
+        demand = sum(locality.demand_rps for locality in service.localities)
+        remaining = sum(b.capacity_rps for b in service.backends if b.datacenter != drained and not b.drain)
+        numbers[service.service] = demand, remaining * (1 - DRAIN_HEADROOM_FRACTION)
+    return numbers
 
 
 async def _desired(bench: Bench) -> list[str]:

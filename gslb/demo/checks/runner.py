@@ -21,6 +21,7 @@ from gslb.demo.checks.refusal import check_refusal
 from gslb.demo.checks.search import check_search
 from gslb.demo.checks.sinkhole import check_sinkhole
 from gslb.demo.checks.stolen import STALLED, WINDOW_S, StolenTime
+from gslb.demo.layout import BACKEND_SERVICE
 
 __all__ = ["CHECKS", "Bench", "run_checks"]
 
@@ -45,6 +46,8 @@ CHECKS: Mapping[str, Check] = {
 WARM_UP_S = 8.0
 # How often a check is run again that failed while this machine stood still (gslb.demo.checks.stolen).
 REPEATS_MAX = 2
+SETTLED_TIMEOUT_S = 90.0
+LEARNED_TIMEOUT_S = 40.0
 
 
 async def run_checks(bench: Bench, only: tuple[str, ...], say: Callable[[str], None]) -> dict[str, Any]:
@@ -77,6 +80,9 @@ async def _run(bench: Bench, name: str, check: Check, stolen: StolenTime, say: C
             return {**seen, "repeated": repeated} if repeated else seen
         say(f"check {name}: the host withheld {seen['cpu_stolen']:.0%} of the CPU in {WINDOW_S:g} s: once more ...")
         repeated.append(seen)
+        # What it failed on may not be over yet.
+        await bench.settled(SETTLED_TIMEOUT_S)
+        await bench.learned(BACKEND_SERVICE, LEARNED_TIMEOUT_S)
 
 
 async def _run_one(bench: Bench, check: Check) -> dict[str, Any]:
