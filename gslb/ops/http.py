@@ -22,6 +22,7 @@ from typing_extensions import override
 
 from bns.transport import is_loopback
 from gslb.ops.profile import ProfileBusyError, sample_stacks
+from gslb.ops.tables import html_of
 
 log = logging.getLogger(__name__)
 
@@ -163,7 +164,7 @@ class OpsServer:
             "td,th{border:1px solid #ccc;padding:.2em .6em;text-align:left;vertical-align:top}"
             "th{background:#f3f3f3}</style>"
             f"<h1>{title}</h1><p><a href=/metrics>metrics</a> <a href='/statusz?format=json'>json</a> "
-            f"<a href='/profilez?seconds=3'>profile</a></p>{_to_html(status)}"
+            f"<a href='/profilez?seconds=3'>profile</a></p>{html_of(status)}"
         )
         return HTTPStatus.OK, "text/html; charset=utf-8", text.encode()
 
@@ -180,23 +181,3 @@ def _profile_page(query: Mapping[str, list[str]]) -> Page:
         return HTTPStatus.OK, "text/plain", sample_stacks(seconds).encode()
     except ProfileBusyError as error:
         return HTTPStatus.TOO_MANY_REQUESTS, "text/plain", f"{error}\n".encode()
-
-
-def _to_html(value: object) -> str:
-    """Nested mappings and lists of mappings as tables; everything is escaped."""
-    if isinstance(value, Mapping):
-        rows = "".join(f"<tr><th>{html.escape(str(k))}</th><td>{_to_html(v)}</td></tr>" for k, v in value.items())
-        return f"<table>{rows}</table>"
-    if isinstance(value, list | tuple) and value and all(isinstance(item, Mapping) for item in value):
-        columns = list(dict.fromkeys(key for item in value for key in item))
-        head = "".join(f"<th>{html.escape(str(column))}</th>" for column in columns)
-        body = "".join(
-            "<tr>" + "".join(f"<td>{_to_html(item.get(column, ''))}</td>" for column in columns) + "</tr>"
-            for item in value
-        )
-        return f"<table><tr>{head}</tr>{body}</table>"
-    if isinstance(value, list | tuple):
-        return "<br>".join(_to_html(item) for item in value)
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return html.escape(str(value))

@@ -3,7 +3,7 @@
     channel      a `grpc.Channel` to a service          aio_channel   the same for asyncio
     control      the process's control connection       scope         trace id, criticality, deadline for calls inside
     trace_id     of the request being served            criticality   of the request being served
-    degraded     whether less of an answer will do now
+    degraded     whether less of an answer will do now  status, status_html   all of it, for /statusz
 
 The server's side is in `gslb.rpc.server`. Names are imported when they are first used, so that the pure `gslb.rpc.policy`
 costs nobody the import of gRPC.
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from gslb.rpc.client.errors import ConfigurationError
     from gslb.rpc.client.shared import close_all, control
     from gslb.rpc.context import criticality, degraded, scope, time_remaining_s, trace_id
+    from gslb.rpc.status import status, status_html
 
 _WHERE = {
     "ConfigurationError": "gslb.rpc.client.errors",
@@ -27,6 +28,8 @@ _WHERE = {
     "criticality": "gslb.rpc.context",
     "degraded": "gslb.rpc.context",
     "scope": "gslb.rpc.context",
+    "status": "gslb.rpc.status",
+    "status_html": "gslb.rpc.status",
     "time_remaining_s": "gslb.rpc.context",
     "trace_id": "gslb.rpc.context",
 }
@@ -40,6 +43,8 @@ __all__ = [
     "criticality",
     "degraded",
     "scope",
+    "status",
+    "status_html",
     "time_remaining_s",
     "trace_id",
 ]

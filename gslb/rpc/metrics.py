@@ -5,7 +5,7 @@ library: without it, `register` says so.
 """
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from gslb.model.criticality import Criticality
@@ -14,6 +14,7 @@ from gslb.rpc.client.core import Counts, ServiceCore
 from gslb.rpc.client.errors import ConfigurationError
 from gslb.rpc.client.link import Link
 from gslb.rpc.client.shared import connections
+from gslb.rpc.server.gate import Gate, GateState
 from gslb.rpc.server.load import Load
 
 if TYPE_CHECKING:
@@ -31,10 +32,17 @@ _COUNTS: tuple[tuple[str, str, Callable[[Counts], int]], ...] = (
 
 
 class RpcCollector:
-    """All channels of this process, and the servers whose `Load` was given."""
+    """All channels of this process, and the servers whose `Load` and gates were given."""
 
-    def __init__(self, loads: Iterable[Load] = (), *, control: Iterable[ControlConnection] | None = None) -> None:
+    def __init__(
+        self,
+        loads: Iterable[Load] = (),
+        *,
+        gates: Mapping[str, Gate] | None = None,
+        control: Iterable[ControlConnection] | None = None,
+    ) -> None:
         self._loads: weakref.WeakSet[Load] = weakref.WeakSet(loads)
+        self._gates = weakref.WeakValueDictionary(gates or {})
         self._control = list(control) if control is not None else None
 
     def collect(self) -> "Iterator[Metric]":
@@ -45,6 +53,7 @@ class RpcCollector:
         yield from _tasks(cores)
         yield from _control(found)
         yield from _server(list(self._loads))
+        yield from _at_gates({name: gate.state() for name, gate in self._gates.items()})
 
 
 def _counter(name: str, text: str, labels: list[str]) -> "CounterMetricFamily":
@@ -138,12 +147,51 @@ def _server(loads: Iterable[Load]) -> "Iterator[Metric]":
     yield flying
 
 
-def register(registry: "CollectorRegistry | None" = None, *, loads: Iterable[Load] = ()) -> RpcCollector:
-    """Adds the metrics to a registry; the default one if none is given. Raises ConfigurationError."""
+_GATE_GAUGES: tuple[tuple[str, str, Callable[[GateState], float]], ...] = (
+    ("gate_slots", "Requests that are served at a time.", lambda state: state.slots),
+    ("gate_in_flight", "Requests that passed the gate and are being served.", lambda state: state.in_flight),
+    ("gate_waiting", "Requests that wait at the gate.", lambda state: state.waiting),
+    (
+        "gate_level",
+        "Who is let in: 4 everybody, 2.5 half of SHEDDABLE_PLUS, 1 CRITICAL_PLUS.",
+        lambda state: state.level,
+    ),
+    ("gate_overloaded", "Whether requests waited too long in the last window.", lambda state: state.overloaded),
+)
+
+
+def _at_gates(states: Mapping[str, GateState]) -> "Iterator[Metric]":
+    if not states:
+        return
+    for name, text, read in _GATE_GAUGES:
+        gauge = _gauge(name, text, ["gate"])
+        for gate, state in states.items():
+            gauge.add_metric([gate], float(read(state)))
+        yield gauge
+    refused = _counter("gate_refused", "Requests refused for overload.", ["gate", "criticality"])
+    expired = _counter("gate_expired", "Requests whose deadline passed before they were begun.", ["gate"])
+    for gate, state in states.items():
+        expired.add_metric([gate], state.expired)
+        for level, count in zip(Criticality, state.refused, strict=True):
+            refused.add_metric([gate, level.name], count)
+    yield refused
+    yield expired
+
+
+def register(
+    registry: "CollectorRegistry | None" = None,
+    *,
+    loads: Iterable[Load] = (),
+    gates: Mapping[str, Gate] | None = None,
+) -> RpcCollector:
+    """Adds the metrics to a registry; the default one if none is given. `gates` by a name of the caller's choice.
+
+    Raises ConfigurationError.
+    """
     try:
         from prometheus_client.registry import REGISTRY
     except ModuleNotFoundError as error:
         raise ConfigurationError("metrics need prometheus_client: pip install prometheus-client") from error
-    collector = RpcCollector(loads)
+    collector = RpcCollector(loads, gates=gates)
     (registry or REGISTRY).register(collector)
     return collector

@@ -1,6 +1,7 @@
 """The server's side: what interceptors count and carry on, registration with an agent, leaving without notice."""
 
 import asyncio
+import json
 import signal
 import subprocess
 import sys
@@ -21,8 +22,10 @@ from bns.errors import RefusedError
 from bns.v1 import agent_pb2, agent_pb2_grpc, bns_pb2
 from gslb.model.criticality import Criticality
 from gslb.rpc import metrics
+from gslb.rpc.policy.guard import Fate
 from gslb.rpc.server import (
     AioServerInterceptor,
+    Gate,
     Load,
     Registration,
     ServerInterceptor,
@@ -414,20 +417,39 @@ def test_metrics() -> None:
     planet = Planet(["us-east1/u/echo/0"])
     planet.serve({"us-east1": 1.0})
     registry = CollectorRegistry()
-    load = Load()
-    metrics.register(registry, loads=[load])
+    load, gate = Load(), Gate(2)
+    metrics.register(registry, loads=[load], gates={"<main>": gate})
+    gates = {"<main>": gate}
     try:
         with gslb.rpc.channel(SERVICE, control=planet.control, locality="us-east1") as channel:
             for _ in range(3):
                 channel.unary_unary(UNARY)(b"x")
             with load.request():
                 pass
+            begun = gate.ticket(gslb.rpc.context.incoming([]), time.monotonic())
+            assert gate.enter(begun) is Fate.BEGIN
+            late = gate.ticket(gslb.rpc.context.incoming([], time_remaining_s=-1.0), time.monotonic())
+            assert gate.enter(late) is Fate.EXPIRED
             text = generate_latest(registry).decode()
+            told = json.loads(json.dumps(gslb.rpc.status(gates)))
+            page = gslb.rpc.status_html(gates)
         assert 'gslb_rpc_client_requests_total{criticality="CRITICAL",service="echo"} 3.0' in text
         assert 'gslb_rpc_client_tasks{datacenter="us-east1",service="echo",state="healthy"} 1.0' in text
         assert 'gslb_rpc_client_share{datacenter="us-east1",locality="us-east1",service="echo"} 1.0' in text
         assert 'gslb_rpc_server_requests_total{criticality="CRITICAL",outcome="ok"} 1.0' in text
         assert "gslb_rpc_control_age_seconds" in text
+        assert 'gslb_rpc_gate_in_flight{gate="<main>"} 1.0' in text
+        assert 'gslb_rpc_gate_slots{gate="<main>"} 2.0' in text
+        assert 'gslb_rpc_gate_expired_total{gate="<main>"} 1.0' in text
+        assert 'gslb_rpc_gate_refused_total{criticality="SHEDDABLE",gate="<main>"} 0.0' in text
+        assert [(one["service"], one["shares"]) for one in told["channels"]] == [("echo", {"us-east1": 1.0})]
+        assert told["control"][0]["synced"] is True
+        assert told["gates"]["<main>"]["refused"]["CRITICAL"] == 0
+        assert told["gates"]["<main>"]["expired"] == 1
+        assert page.startswith('<section class="gslb-rpc"><table>')
+        assert "us-east1/u/echo/0" in page
+        assert "&lt;main&gt;" in page
+        assert "<main>" not in page
     finally:
         gslb.rpc.close_all()
         planet.close()

@@ -1,0 +1,34 @@
+"""What the library does in this process, for a /statusz page: every channel, every control connection, gates."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from types import MappingProxyType
+from typing import Final
+
+from gslb.model.criticality import Criticality
+from gslb.ops.tables import html_of
+from gslb.rpc.client.explain import explain
+from gslb.rpc.client.shared import connections
+from gslb.rpc.server.gate import Gate, GateState
+
+_NO_GATES: Final[Mapping[str, Gate]] = MappingProxyType({})
+
+
+def status(gates: Mapping[str, Gate] = _NO_GATES) -> dict[str, object]:
+    """As plain values, fit for JSON. `gates`: those of this process's servers, by a name of the caller's choice."""
+    found = connections()
+    return {
+        "channels": [explain(core) for connection in found for core in connection.cores()],
+        "control": [connection.explain() for connection in found],
+        "gates": {name: _gate(gate.state()) for name, gate in gates.items()},
+    }
+
+
+def status_html(gates: Mapping[str, Gate] = _NO_GATES) -> str:
+    """The same as a fragment for a page of the application's own; everything is escaped."""
+    return f'<section class="gslb-rpc">{html_of(status(gates))}</section>'
+
+
+def _gate(state: GateState) -> dict[str, object]:
+    refused = {level.name: count for level, count in zip(Criticality, state.refused, strict=True)}
+    return {**asdict(state), "refused": refused}
