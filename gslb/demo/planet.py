@@ -33,10 +33,10 @@ DNS_PORT = 5300
 START_TIMEOUT_S = 90.0
 RPC_TIMEOUT_S = 2.0
 LOG_SAMPLE = 0.01
-# A part of what a search costs is burned, so that capacity, which is learned from CPU, differs less between machines: about
-# what a GFE is declared to take. More of it would be felt on a machine of two cores.
+# A part of what a search costs is burned, so that capacity, which is learned from CPU, differs less between machines: a
+# little more than what a GFE is declared to take. More of it would be felt on a machine of two cores.
 BACKEND_CPU_MS = 1.0
-BACKEND_CPU_CORES = 0.17
+BACKEND_CPU_CORES = 0.18
 
 Progress = Callable[[str], None]
 

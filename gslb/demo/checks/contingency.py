@@ -30,8 +30,9 @@ from gslb.demo.resolver import ResolveError, Resolver
 from gslb.demo.supervisor import ProcessSpec
 
 CLIENT = "client"
-# So many that its part in EARLY_S is a part, and not one draw or another.
-CLIENT_RPS = 10.0
+# Few beside what the browsers ask for there, and yet ten draws in EARLY_S. A contingency is made for what callers that are
+# lost asked for, and for the rest; a rest that appeared a moment ago is not worth a plan of its own.
+CLIENT_RPS = 5.0
 CLIENT_WARM = 60
 REHOMED_GOAL_S = 1.0
 WINDOW_S = 5.0
