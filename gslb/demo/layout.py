@@ -50,10 +50,10 @@ class Site:
 
 
 SITES = (
-    Site("us-east1", 1, "north-america", 35.0),
+    Site("us-east1", 1, "north-america", 32.0),
     Site("europe-west1", 2, "europe", 30.0),
     Site("asia-east1", 3, "asia", 22.0),
-    Site("southamerica-east1", 4, "south-america", 18.0),
+    Site("southamerica-east1", 4, "south-america", 20.0),
 )
 SITE_OF_AREA: Mapping[str, Site] = {site.area: site for site in SITES}
 SITE_NAMED: Mapping[str, Site] = {site.name: site for site in SITES}
