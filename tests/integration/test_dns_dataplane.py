@@ -14,6 +14,7 @@ from dns_frontend.metrics import Transport
 from dns_frontend.native import NoDataPlaneError, load_library
 from dns_frontend.sockets import listen
 from tests.support.dns import (
+    NEAREST,
     ControlPlane,
     addresses_in,
     data_plane_or_skip,
@@ -99,7 +100,8 @@ async def test_counts_reach_the_control_plane_and_metrics(frontend, control):
 async def test_a_new_plan_is_served_by_the_threads(frontend, control):
     before = addresses_in(await ask(frontend, WWW))
     members = endpoints({"asia-east1": 2})
-    control.push(service_update(view_of(planned=plan({"na": {"asia-east1": 1.0}}, version=2), members=members)))
+    everybody = dict.fromkeys(NEAREST, {"asia-east1": 1.0})
+    control.push(service_update(view_of(planned=plan(everybody, version=2), members=members)))
 
     async def moved() -> bool:
         return addresses_in(await ask(frontend, WWW)) == {"127.3.0.1", "127.3.0.2"}
