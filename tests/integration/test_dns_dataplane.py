@@ -100,7 +100,7 @@ async def test_counts_reach_the_control_plane_and_metrics(frontend, control):
 async def test_a_new_plan_is_served_by_the_threads(frontend, control):
     before = addresses_in(await ask(frontend, WWW))
     members = endpoints({"asia-east1": 2})
-    everybody = dict.fromkeys(NEAREST, {"asia-east1": 1.0})
+    everybody = {locality: {"asia-east1": 1.0} for locality in NEAREST}
     control.push(service_update(view_of(planned=plan(everybody, version=2), members=members)))
 
     async def moved() -> bool:
