@@ -51,9 +51,9 @@ class Site:
 
 SITES = (
     Site("us-east1", 1, "north-america", 32.0),
-    Site("europe-west1", 2, "europe", 30.0),
-    Site("asia-east1", 3, "asia", 22.0),
-    Site("southamerica-east1", 4, "south-america", 20.0),
+    Site("europe-west1", 2, "europe", 31.0),
+    Site("asia-east1", 3, "asia", 24.0),
+    Site("southamerica-east1", 4, "south-america", 15.0),
 )
 SITE_OF_AREA: Mapping[str, Site] = {site.area: site for site in SITES}
 SITE_NAMED: Mapping[str, Site] = {site.name: site for site in SITES}
