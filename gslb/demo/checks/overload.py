@@ -11,7 +11,7 @@ from gslb.demo.layout import BACKEND_SERVICE, GFE_SERVICE, SITE_NAMED
 DATACENTER = "us-east1"
 OVER_CAPACITY = 1.15
 # Of the other areas' demand so much stays meanwhile: two cores are to serve all of it, whatever the capacity learned.
-OTHERS_PART = 0.6
+OTHERS_PART = 0.65
 OTHERS_SETTLE_S = 6.0
 WINDOW_S = 5.0
 WATCH_S = 30.0
