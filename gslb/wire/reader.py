@@ -43,26 +43,25 @@ class ReaderView:
 
 def fold(view: ReaderView, update: discovery_pb2.Update) -> tuple[ReaderView, list[str]]:
     """The view after an update, and what of the update was refused, one line each."""
-    problems: list[str] = []
-    services, withheld = dict(view.services), dict(view.withheld)
-    catalog = view.catalog
+    folding = _Folding(dict(view.services), dict(view.withheld), view.catalog)
     if update.HasField("catalog"):
-        catalog = _fold_catalog(catalog, update.catalog, problems)
-        _release(services, withheld, catalog)
+        folding.take_catalog(update.catalog)
     for change in update.services[: limits.SERVICES_MAX]:
-        _fold_service(services, withheld, catalog, change, problems)
+        folding.take_service(change)
     if len(update.services) > limits.SERVICES_MAX:
-        problems.append(f"an update of {len(update.services)} services: the first {limits.SERVICES_MAX} were read")
+        folding.problems.append(
+            f"an update of {len(update.services)} services: the first {limits.SERVICES_MAX} were read"
+        )
     folded = replace(
         view,
-        services=services,
-        withheld=withheld,
-        catalog=catalog,
+        services=folding.services,
+        withheld=folding.withheld,
+        catalog=folding.catalog,
         synced=view.synced or update.synced,
         replica=update.replica[: limits.NAME_MAX_CHARS * 4] or view.replica,
         unknown=_fold_unknown(view.unknown, update),
     )
-    return folded, problems
+    return folded, folding.problems
 
 
 def _fold_unknown(unknown: frozenset[str], update: discovery_pb2.Update) -> frozenset[str]:
@@ -71,61 +70,67 @@ def _fold_unknown(unknown: frozenset[str], update: discovery_pb2.Update) -> froz
     return frozenset((unknown | set(said)) - arrived) if arrived or said else unknown
 
 
-def _fold_service(
-    services: dict[str, ServiceView],
-    withheld: dict[str, Plan],
-    catalog: Catalog,
-    change: discovery_pb2.ServiceUpdate,
-    problems: list[str],
-) -> None:
-    """One service of an update; `services` and `withheld` are changed in place."""
-    try:
-        name = label(change.service, "service")
-    except InvalidValueError as error:
-        problems.append(str(error))
-        return
-    if change.deleted:
-        services.pop(name, None)
-        withheld.pop(name, None)
-        return
-    if name not in services and len(services) >= limits.SERVICES_MAX:
-        problems.append(f"service {name}: dropped, {limits.SERVICES_MAX} services are held already")
-        return
-    held = services.get(name) or ServiceView(name)
-    if change.HasField("config"):
+@dataclass(slots=True)
+class _Folding:
+    """A view in the making."""
+
+    services: dict[str, ServiceView]
+    withheld: dict[str, Plan]
+    catalog: Catalog
+    problems: list[str] = field(default_factory=list)
+
+    def take_catalog(self, catalog: discovery_pb2.Catalog) -> None:
+        """The catalog, and the plans that had shrunk too much for the one before and have not for this one."""
+        self.catalog = _fold_catalog(self.catalog, catalog, self.problems)
+        for name, plan in list(self.withheld.items()):
+            held = self.services.get(name)
+            if held is None:
+                del self.withheld[name]
+            elif not _shrunk(name, held.plan, plan, self.catalog):
+                self.services[name] = held.with_plan(self.withheld.pop(name))
+
+    def take_service(self, change: discovery_pb2.ServiceUpdate) -> None:
+        """One service."""
         try:
-            held = held.with_service(decode_service(name, change.config))
+            name = label(change.service, "service")
         except InvalidValueError as error:
-            problems.append(f"the last good configuration stays: {error}")
-    if change.HasField("plan"):
-        held = _fold_plan(held, withheld, catalog, change, problems)
-    if change.endpoints_snapshot or change.upserted or change.removed:
-        held = _fold_endpoints(held, change, problems)
-    if held.service or held.plan or held.endpoints:
-        services[name] = held
+            self.problems.append(str(error))
+            return
+        if change.deleted:
+            self.services.pop(name, None)
+            self.withheld.pop(name, None)
+            return
+        if name not in self.services and len(self.services) >= limits.SERVICES_MAX:
+            self.problems.append(f"service {name}: dropped, {limits.SERVICES_MAX} services are held already")
+            return
+        held = self.services.get(name) or ServiceView(name)
+        if change.HasField("config"):
+            try:
+                held = held.with_service(decode_service(name, change.config))
+            except InvalidValueError as error:
+                self.problems.append(f"the last good configuration stays: {error}")
+        if change.HasField("plan"):
+            held = self._with_plan(held, change)
+        if change.endpoints_snapshot or change.upserted or change.removed:
+            held = _fold_endpoints(held, change, self.problems)
+        if held.service or held.plan or held.endpoints:
+            self.services[name] = held
 
-
-def _fold_plan(
-    held: ServiceView,
-    withheld: dict[str, Plan],
-    catalog: Catalog,
-    change: discovery_pb2.ServiceUpdate,
-    problems: list[str],
-) -> ServiceView:
-    try:
-        plan = decode_plan(change.plan)
-    except InvalidValueError as error:
-        problems.append(f"the last good plan stays: {error}")
-        return held
-    problem = _why_not(held.name, held.plan, plan)
-    if not problem and (problem := _shrunk(held.name, held.plan, plan, catalog)):
-        withheld[held.name] = plan
-    if problem:
-        problems.append(problem)
-        return held
-    withheld.pop(held.name, None)
-    current = held.plan.stamp if held.plan else ZERO_STAMP
-    return held if plan.stamp == current else held.with_plan(plan)
+    def _with_plan(self, held: ServiceView, change: discovery_pb2.ServiceUpdate) -> ServiceView:
+        try:
+            plan = decode_plan(change.plan)
+        except InvalidValueError as error:
+            self.problems.append(f"the last good plan stays: {error}")
+            return held
+        problem = _why_not(held.name, held.plan, plan)
+        if not problem and (problem := _shrunk(held.name, held.plan, plan, self.catalog)):
+            self.withheld[held.name] = plan
+        if problem:
+            self.problems.append(problem)
+            return held
+        self.withheld.pop(held.name, None)
+        current = held.plan.stamp if held.plan else ZERO_STAMP
+        return held if plan.stamp == current else held.with_plan(plan)
 
 
 def _shrunk(name: str, held: Plan | None, plan: Plan, catalog: Catalog) -> str | None:
@@ -140,14 +145,6 @@ def _shrunk(name: str, held: Plan | None, plan: Plan, catalog: Catalog) -> str |
         f"service {name}: refused plan {tuple(plan.stamp)}, without {len(lost)} of the {len(served)} localities that "
         f"{tuple(held.stamp)} serves, such as {shown(min(lost))}: the last good plan stays"
     )
-
-
-def _release(services: dict[str, ServiceView], withheld: dict[str, Plan], catalog: Catalog) -> None:
-    """Takes the plans that had shrunk too much for the catalog before, and have not for this one."""
-    for name, plan in list(withheld.items()):
-        held = services[name]
-        if not _shrunk(name, held.plan, plan, catalog):
-            services[name] = held.with_plan(withheld.pop(name))
 
 
 def _why_not(name: str, held: Plan | None, plan: Plan) -> str | None:

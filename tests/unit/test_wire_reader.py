@@ -250,6 +250,7 @@ def test_a_plan_for_a_part_of_the_localities_is_refused_until_the_others_are_del
     assert (released.services["be"].plan, problems, released.withheld) == (few, [], {})
     # What is refused is forgotten with its service, and when something better has come.
     assert fold(view, change(deleted=True))[0].withheld == {}
+    assert fold(replace(view, services={}), gone)[0].withheld == {}
     better, _ = fold(view, change(plan=plan(1, 1, 4, localities=everybody)))
     assert better.withheld == {}
     assert fold(better, gone)[0].services["be"].plan == better.services["be"].plan
