@@ -8,9 +8,10 @@ needs nobody's leave. It is the program of `gslb.balancer.assignment` with an en
     subject to  sum_k y[l,k] = demand[l] * share[l,d],  y[l,d] = 0
 
 Demand is that of after the loss: whoever calls from the lost datacenter calls from elsewhere then
-(`gslb.balancer.following`). What is lost can go to any survivor that has room, less the room for chance that a plan leaves
-(`plannable_rps`) as far as capacity suffices. So no survivor passes 100 % while their capacity suffices, but by what is
-sent to it whoever is lost; when it does not suffice, every capacity is multiplied so that the overload is equal (`level`).
+(`gslb.balancer.following`), and capacity no more than that of its callees (`gslb.balancer.backing`). What is lost can go to
+any survivor that has room, less half as much again for chance as a plan leaves, as far as capacity suffices. So no survivor
+passes 100 % while their capacity suffices, but by what is sent to it whoever is lost; when it does not suffice, every
+capacity is multiplied so that the overload is equal (`level`).
 All losses of a service are filled up at once (`gslb.balancer.filling`), near the optimum, in a millisecond or two, where as
 many calls of an engine would take longer than the plan itself.
 """
@@ -43,6 +44,13 @@ HOLD_PART: Final = 0.05
 # A heir with less of a locality's lost part is left out.
 PART_MIN: Final = 1e-3
 ROOM_TOLERANCE: Final = 1e-3
+# How much more of the room for chance contingencies may use before they are made anew.
+HOLD_ROOM: Final = 0.5
+# What demand wobbles by does not renew contingencies, still less where none could leave room to spare.
+WOBBLE_TOLERANCE: Final = 0.02
+TIGHT_TOLERANCE: Final = 0.05
+# Room for chance, as a multiple of what a plan leaves: what happens after a loss is known less well, and nobody mends it.
+CARE: Final = 1.5
 # What of the room for chance is used, where not all of it can be left.
 ROOM_PARTS: Final = (0.25, 0.5, 0.75, 1.0)
 
@@ -147,18 +155,28 @@ def solve(placed: Placed, published: Plan | None) -> dict[str, dict[str, dict[st
         return {}
     parts = _published(losses_, placed, published.contingencies if published else {})
     if parts.any():
-        fits, good = _judged(losses_, parts, placed.max_utilization)
+        fitting, good = _judged(losses_, parts, placed.max_utilization)
     else:
-        fits = good = np.zeros(len(parts), dtype=np.bool_)
+        fitting = good = np.zeros(len(parts), dtype=np.bool_)
     rows = np.flatnonzero(~_all_of(losses_, good))
     if len(rows):
         fresh = _parts(losses_, rows, placed.max_utilization)
-        other = np.zeros(len(fits), dtype=np.bool_)
+        other = np.zeros(len(fitting), dtype=np.bool_)
         other[rows] = np.abs(fresh - parts[rows]).max(axis=1) > HOLD_PART
-        renewed = ~_all_of(losses_, fits & ~other)[rows]
+        renewed = ~_all_of(losses_, fitting & ~other)[rows]
         parts[rows[renewed]] = fresh[renewed]
     demand = dict(zip(placed.localities, floored(placed.demand_rps).tolist(), strict=True))
     return _bounded(_rows(parts, losses_, placed), demand)
+
+
+def fits(placed: Placed, published: Plan) -> bool:
+    """Whether nobody is overfull after a loss, by the contingencies of `published` and the demand of `placed`."""
+    losses_ = _losses(placed)
+    if losses_ is None:
+        return True
+    parts = _published(losses_, placed, published.contingencies)
+    _, _, moved = _inherited(losses_, parts)
+    return not bool((_overfull(losses_, moved)[losses_.column] & parts.any(axis=1)).any())
 
 
 def _losses(placed: Placed) -> _Losses | None:
@@ -177,12 +195,17 @@ def _losses(placed: Placed) -> _Losses | None:
     hopeful = (np.diagonal(load) > 0) & whole.any(axis=1)
     if not hopeful.any():
         return None
-    capacity = plannable_rps(whole, float(demand.sum()))
-    for lost in np.flatnonzero(hopeful & _lacking(capacity, load)).tolist():
-        capacity[lost] = _widened(capacity[lost], whole[lost], load[lost], lost)
+    careful = whole - CARE * (whole - plannable_rps(whole, float(demand.sum())))
+    capacity = careful.copy()
+    # All of the room for chance is used, or hardly less.
+    tight = hopeful & _lacking(careful + ROOM_PARTS[-2] * (whole - careful), load)
+    for lost in np.flatnonzero(hopeful & _lacking(careful, load)).tolist():
+        capacity[lost] = _widened(careful[lost], whole[lost], load[lost], lost)
+    # What is in force may use some of the room for chance up: to hold that to the last request would never be quiet. Where
+    # there is next to none, nobody can do much better, and demand wobbles.
+    limit = np.maximum(capacity, np.minimum(whole, capacity + HOLD_ROOM * (whole - careful)))
+    limit *= (1 + np.where(tight, TIGHT_TOLERANCE, WOBBLE_TOLERANCE))[:, None]
     column, row = np.nonzero((placed.shares * hopeful).T)
-    # What is in force may use the room for chance up: to hold that to the last request would never be quiet.
-    limit = np.maximum(capacity, whole)
     lost_rps = then[column, row] * placed.shares[row, column]
     return _Losses(row, column, lost_rps, placed.cost_ms[row], load, capacity, limit)
 
@@ -227,16 +250,12 @@ def _all_of(losses_: _Losses, flags: Flags) -> Flags:
 
 def _judged(losses_: _Losses, parts: Matrix, max_utilization: float) -> tuple[Flags, Flags]:
     """Of each pair (R,): whether nobody is overfull under `parts`; and whether no request would win much elsewhere."""
-    count = len(losses_.load_rps)
-    row, heir = np.nonzero(parts)
+    row, heir, moved = _inherited(losses_, parts)
+    count = len(moved)
     pair = losses_.column[row] * count + heir
-    inherited = np.bincount(pair, losses_.lost_rps[row] * parts[row, heir], count**2)
-    moved: Matrix = inherited.reshape(count, count).astype(np.float64)
     then: Matrix = losses_.load_rps + moved
     used: Matrix = np.full((count, count), np.inf)
     np.divide(then, losses_.capacity_rps, out=used, where=losses_.capacity_rps > 0)
-    beyond = np.greater(then, losses_.limit_rps * (1 + ROOM_TOLERANCE))
-    overfull: Flags = np.any(beyond & np.greater(moved, 0), axis=1)
     phi = curve(max_utilization)
     # On the brink there is hardly room for more: nobody would win by going there, and who is there was there first.
     price = phi.price_ms[:SEGMENTS_TO_BRINK]
@@ -245,9 +264,24 @@ def _judged(losses_: _Losses, parts: Matrix, max_utilization: float) -> tuple[Fl
     paid = losses_.cost_ms[row, heir] + price[np.minimum(step.ravel()[pair], SEGMENTS_TO_BRINK - 1)]
     dearest = np.full(len(parts), -np.inf)
     np.maximum.at(dearest, row, paid)
-    fits: Flags = np.any(parts, axis=1) & ~overfull[losses_.column]
-    good: Flags = fits & np.less_equal(dearest - cheapest, HOLD_GAIN_MS)
-    return fits, good
+    fitting: Flags = np.any(parts, axis=1) & ~_overfull(losses_, moved)[losses_.column]
+    good: Flags = fitting & np.less_equal(dearest - cheapest, HOLD_GAIN_MS)
+    return fitting, good
+
+
+def _inherited(losses_: _Losses, parts: Matrix) -> tuple[Pairs, Pairs, Matrix]:
+    """Who inherits (pair, heir), and what each survivor gets by each loss (D, D)."""
+    count = len(losses_.load_rps)
+    row, heir = np.nonzero(parts)
+    gets = np.bincount(losses_.column[row] * count + heir, losses_.lost_rps[row] * parts[row, heir], count**2)
+    return row, heir, gets.reshape(count, count).astype(np.float64)
+
+
+def _overfull(losses_: _Losses, moved: Matrix) -> Flags:
+    """(D,): for which losses an heir would be beyond its limit; `moved` (D, D) as in `_inherited`."""
+    beyond = np.greater(losses_.load_rps + moved, losses_.limit_rps * (1 + ROOM_TOLERANCE))
+    overfull: Flags = np.any(beyond & np.greater(moved, 0), axis=1)
+    return overfull
 
 
 def _parts(losses_: _Losses, rows: Pairs, max_utilization: float) -> Matrix:

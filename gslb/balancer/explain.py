@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from gslb.balancer.backing import backing_notes
 from gslb.balancer.bandwidth import Bandwidth, Transfer, transfer
 from gslb.balancer.binding import Binding, Hold, Place, bindings, full_prices_ms
 from gslb.balancer.capacity import DatacenterCapacity
@@ -159,7 +160,8 @@ def explain(state: BalancerState, inputs: Inputs, service: str, locality: str, *
         for i, site in enumerate(sites)
     )
     stamp = plan.stamp if plan else ZERO_STAMP
-    return Explanation(service, locality, demand, stamp, candidates, memory.decision.notes)
+    notes = (*memory.decision.notes, *backing_notes(memory, network))
+    return Explanation(service, locality, demand, stamp, candidates, notes)
 
 
 def _places(memory: ServiceMemory, sites: Sequence[_Site], locality: str) -> list[Place]:

@@ -86,7 +86,7 @@ def moves_of(
 
     `held` itself while it says the same. Never raises on parts and rates that make no sense: they are nothing.
     """
-    asked = _asked(callee, demand, callers, rerouted)
+    asked = asked_of(callee, demand, callers, {name: known.network for name, known in rerouted.items()})
     if not asked:
         return None
     moves = sum(shift(rps, rerouted[name].now_rps, rerouted[name].then_rps) for name, rps in asked.items())
@@ -101,22 +101,22 @@ def moves_of(
     return moves
 
 
-def _asked(
-    callee: str, demand: Mapping[str, float], callers: Callers, rerouted: Mapping[str, Rerouted]
+def asked_of(
+    callee: str, demand: Mapping[str, float], callers: Callers, networks: Mapping[str, Network]
 ) -> dict[str, Vector]:
-    """What each caller asks for, by datacenter (N,): parts of the demand there, all together never more than it."""
+    """What each caller asks for, by datacenter of its network (N,): parts of the demand there, never more than it."""
     parts = {key: part for key, part in callers.get(callee, {}).items() if 0 < part < math.inf}
     sums: dict[str, float] = {}
     for (locality, _), part in parts.items():
         sums[locality] = sums.get(locality, 0.0) + part
     asked: dict[str, Vector] = {}
     for (locality, caller), part in parts.items():
-        known = rerouted.get(caller)
-        column = known.network.column.get(locality) if known else None
+        network = networks.get(caller)
+        column = network.column.get(locality) if network else None
         rps = demand.get(locality, 0.0)
-        if known is None or column is None or not 0 < rps <= limits.RATE_MAX_RPS:
+        if network is None or column is None or not 0 < rps <= limits.RATE_MAX_RPS:
             continue
-        vector = asked.setdefault(caller, np.zeros(len(known.now_rps)))
+        vector = asked.setdefault(caller, np.zeros(len(network.datacenters)))
         vector[column] = rps * part / max(1.0, sums[locality])
     return asked
 

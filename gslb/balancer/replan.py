@@ -50,7 +50,9 @@ def replanned(base: ServiceMemory, case: Case, moment: Moment) -> ServiceMemory:
 
 def placed(base: ServiceMemory, case: Case, shares: Matrix, moment: Moment) -> contingency.Placed:
     """The service as its plan places it, for its contingencies."""
-    network, moves = moment.network, None
+    network, moves, capacity = moment.network, None, np.array(case.used_rps)
+    if base.backing_rps is not None:
+        capacity = np.minimum(capacity, base.backing_rps[list(case.columns)])
     if base.moves is not None:
         moves = np.zeros((len(case.columns), len(network.localities)))
         moves[:, [network.row[name] for name in network.datacenters]] = base.moves[list(case.columns)]
@@ -60,7 +62,7 @@ def placed(base: ServiceMemory, case: Case, shares: Matrix, moment: Moment) -> c
         case.demand_rps,
         shares,
         cost_of(case, moment),
-        np.array(case.used_rps),
+        capacity,
         case.service.max_utilization,
         moves,
     )

@@ -1,7 +1,7 @@
 """The step of one service: is there anything new, and if so, what is its plan now. PURE."""
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -27,20 +27,30 @@ from gslb.model.resources import DemandSource, Service
 FAULTS: Final = (InvalidValueError, SolverError, ArithmeticError, ValueError, LookupError, TypeError)
 
 
-def advance(
-    memory: ServiceMemory | None, service: Service, moment: Moment, moves: Matrix | None = None
-) -> ServiceMemory:
-    """The service's memory after this step, with its decision. Never raises on the values of the inputs.
+@dataclass(frozen=True, slots=True, eq=False)
+class Calls:
+    """What calls between services mean for a service's contingencies; the same objects as long as they say the same."""
 
-    `moves`: what losses move of its demand (`gslb.balancer.following`); the same object as long as it is the same.
-    """
-    if memory is not None and memory.moves is moves and rests(memory, service, moment):
+    moves: Matrix | None = None  # what losses move of its demand (`gslb.balancer.following`)
+    backing_rps: Vector | None = None  # what its callees can take (`gslb.balancer.backing`)
+
+    def known_to(self, memory: ServiceMemory) -> bool:
+        """Whether its contingencies were made for these."""
+        return memory.moves is self.moves and memory.backing_rps is self.backing_rps
+
+
+NO_CALLS: Final = Calls()
+
+
+def advance(memory: ServiceMemory | None, service: Service, moment: Moment, calls: Calls = NO_CALLS) -> ServiceMemory:
+    """The service's memory after this step, with its decision. Never raises on the values of the inputs."""
+    if memory is not None and calls.known_to(memory) and rests(memory, service, moment):
         return memory
-    after = _advanced(memory, service, moment, moves)
+    after = _advanced(memory, service, moment, calls)
     return after if after is memory else replace(after, quiet_until_s=quiet_until_s(after))
 
 
-def _advanced(memory: ServiceMemory | None, service: Service, moment: Moment, moves: Matrix | None) -> ServiceMemory:
+def _advanced(memory: ServiceMemory | None, service: Service, moment: Moment, calls: Calls) -> ServiceMemory:
     name = service.name
     inputs = moment.inputs
     tasks = inputs.tasks.get(name, ())
@@ -48,11 +58,11 @@ def _advanced(memory: ServiceMemory | None, service: Service, moment: Moment, mo
         tasks = memory.tasks
     if memory is None:
         memory = ServiceMemory(service)
-    elif memory.moves is moves and untouched(memory, service, tasks, moment):
+    elif calls.known_to(memory) and untouched(memory, service, tasks, moment):
         return _again(memory, moment)
-    following = replace(memory, moves=moves)
+    following = replace(memory, moves=calls.moves, backing_rps=calls.backing_rps)
     try:
-        return _renewed(following, service, tasks, moment, moved=memory.moves is not moves)
+        return _renewed(following, service, tasks, moment)
     except FAULTS as fault:
         base = replace(following, service=service, tasks=tasks, network=moment.network, coverage=moment.coverage)
         return base.holding(str(fault), moment.published(base.service.name))
@@ -68,13 +78,8 @@ def _again(memory: ServiceMemory, moment: Moment) -> ServiceMemory:
     return replace(memory, compared=published, decision=replace(decision, changed=changed, recomputed=False))
 
 
-def _renewed(
-    memory: ServiceMemory, service: Service, tasks: tuple[TaskState, ...], moment: Moment, *, moved: bool
-) -> ServiceMemory:
-    """Looks at everything again, and solves if something moved. Raises one of FAULTS.
-
-    `moved`: losses would move its demand otherwise than its contingencies were made for.
-    """
+def _renewed(memory: ServiceMemory, service: Service, tasks: tuple[TaskState, ...], moment: Moment) -> ServiceMemory:
+    """Looks at everything again, and solves if something moved. Raises one of FAULTS."""
     budget, lost = _judge_tasks(memory, service, tasks, moment.now_s)
     flaps = follow(memory.flaps, memory.tasks, tasks, moment.now_s)
     base = replace(
@@ -105,22 +110,27 @@ def _renewed(
         case, out = _seen_through_dns(base, case, moment, fresh=tasks is not memory.tasks)
         base = replace(base, outstanding=out)
         if _answers_wait(memory, case, moment):
-            return _unmoved(base, case, moment, moved=moved)
+            return _unmoved(base, case, moment)
     if solved is not None and _as_planned(solved, case):
         # Never more than there is now: a budget that shrank is somebody else's.
         least = tuple(map(min, solved.used_rps, case.used_rps))
-        case = replace(case, demand_rps=solved.demand_rps, used_rps=least)
-        if _same(memory, solved, case, moment):
-            return _unmoved(base, case, moment, moved=moved)
+        planned = replace(case, demand_rps=solved.demand_rps, used_rps=least)
+        if _same(memory, solved, planned, moment):
+            return _unmoved(base, case, moment)
+        case = planned
     return replanned(base, case, moment)
 
 
-def _unmoved(base: ServiceMemory, case: Case, moment: Moment, *, moved: bool) -> ServiceMemory:
-    """The plan stays; of its contingencies those that other moves of demand have made bad are made anew."""
+def _unmoved(base: ServiceMemory, case: Case, moment: Moment) -> ServiceMemory:
+    """The plan stays; of its contingencies those are made anew that would make somebody overfull today.
+
+    A plan is held for more demand than it was made for, and callers and callees change what a loss would bring.
+    """
     plan, solved = base.decision.plan, base.solved
-    if moved and plan is not None and solved is not None:
-        shares = solved.held.placement.matrix(len(case.demand_rps))
-        plan = replace(plan, contingencies=contingency.solve(placed(base, case, shares, moment), plan))
+    if plan is not None and solved is not None:
+        today = placed(base, case, solved.held.placement.matrix(len(case.demand_rps)), moment)
+        if not contingency.fits(today, plan):
+            plan = replace(plan, contingencies=contingency.solve(today, plan))
     decision = replace(base.decision, plan=plan, recomputed=False)
     return _again(replace(base, decision=decision, compared=None), moment)
 

@@ -71,6 +71,7 @@ class ServiceMemory:
     budgets: Mapping[Pair, float] = field(default_factory=dict)  # of all services, compared by identity
     bandwidth: Bandwidth = NO_BANDWIDTH  # compared by identity
     moves: Matrix | None = None  # what losses move of its demand, compared by identity
+    backing_rps: Vector | None = None  # what its callees can take, by datacenter of the network, compared by identity
     outstanding: Outstanding | None = None  # answers, of a service that DNS steers
     compared: Plan | None = None  # the published plan that `decision.changed` was found against
     decision: ServiceDecision = ServiceDecision(None)

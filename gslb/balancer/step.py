@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from gslb.balancer import service_step
+from gslb.balancer.backing import backings
 from gslb.balancer.bandwidth import bandwidths
 from gslb.balancer.case import Moment
 from gslb.balancer.claims import loads_of, share
@@ -19,6 +20,7 @@ from gslb.balancer.following import rerouted as rerouted_by
 from gslb.balancer.inputs import Inputs
 from gslb.balancer.network import Network, network_of
 from gslb.balancer.safety import RemovalBudget
+from gslb.balancer.service_step import NO_CALLS, Calls
 from gslb.balancer.sharing import uses_of
 from gslb.balancer.state import BalancerState, Decision, ServiceDecision, ServiceMemory
 
@@ -79,13 +81,16 @@ def _advanced(state: BalancerState, moment: Moment) -> tuple[dict[str, ServiceMe
         if last := state.services[name].decision.plan:
             known[name] = rerouted_by(last, state.services[name].moves, network)
     memories: dict[str, ServiceMemory] = {}
-    for name in callers_first(inputs.callers, inputs.catalog.services) if calling else sorted(inputs.catalog.services):
+    order = callers_first(inputs.callers, inputs.catalog.services) if calling else sorted(inputs.catalog.services)
+    backing = backings(order, inputs.callers, inputs.demand, state.services, network) if calling else {}
+    for name in order:
         before = state.services.get(name)
         moves = None
         if name in inputs.callers:
             held = before.moves if before else None
             moves = moves_of(name, inputs.demand.get(name, {}), inputs.callers, known, held)
-        memory = service_step.advance(before, inputs.catalog.services[name], moment, moves)
+        calls = Calls(moves, backing.get(name)) if calling else NO_CALLS
+        memory = service_step.advance(before, inputs.catalog.services[name], moment, calls)
         memories[name] = memory
         plan, told = memory.decision.plan, known.get(name)
         if name in calling and plan and not (told and told.plan is plan and told.moves is moves):

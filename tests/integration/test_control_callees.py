@@ -16,6 +16,7 @@ pytestmark = pytest.mark.timeout(180)
 
 US, EU, ASIA = "us-east1", "europe-west1", "asia-east1"
 FRONTEND = {US: 60, EU: 40}
+REQUESTS = {"frontend": 1, "backend": 2}  # for each of the frontend's
 
 
 def planet(cpu_cores: float):
@@ -87,8 +88,8 @@ async def backends_follow(replica, operator):
     async def loaded():
         reply = await dry_run(operator, f"frontend@{US}")
         effects = {(one.service, one.datacenter): one for one in reply.effects}
-        backends = [effects.get(("backend", place)) for place in FRONTEND]
-        settled = all(one and abs(one.load_before_rps - 2 * FRONTEND[one.datacenter]) < 1 for one in backends)
+        wanted = {(name, place): each * rps for place, rps in FRONTEND.items() for name, each in REQUESTS.items()}
+        settled = all(key in effects and abs(effects[key].load_before_rps - rps) < 1 for key, rps in wanted.items())
         # What still is a guest there from before does not follow the frontend.
         return effects if settled and effects["backend", US].load_after_rps < 1 else None
 

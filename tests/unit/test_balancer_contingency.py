@@ -63,6 +63,27 @@ def test_where_a_lost_datacenter_is_used_and_nowhere_else() -> None:
     )
 
 
+def test_a_plan_that_is_held_for_more_demand_still_says_where_the_lost_fit() -> None:
+    """Of large places next to nothing is kept for chance: a tenth more demand, and the nearest heir would be overfull."""
+    demand = {"north-america": 7000.0, "europe": 7500.0, "asia": 4500.0, "south-america": 4500.0}
+    inputs = planet(demand, rps=5000.0)
+    state, decision = step(BalancerState(), inputs, now_s=NOW_S)
+    made = decision.services["backend"].plan
+    assert made is not None
+    grown = replace(inputs, demand={"backend": {place: 1.1 * rps for place, rps in demand.items()}})
+    _, decision = step(state, replace(grown, previous={"backend": made}), now_s=NOW_S + 5)
+    held = decision.services["backend"]
+    assert held.plan is not None
+    assert not held.recomputed
+    assert held.changed
+    assert held.plan.shares == made.shares
+    today = {place: grown.demand["backend"].get(place, 0.0) for place in made.demand_rps}
+    loads = {name: 1.1 * rps for name, rps in made.load_rps.items()}
+    before, after = (replace(plan, demand_rps=today, load_rps=loads) for plan in (made, held.plan))
+    assert max(peak_after(before, lost)[1] for lost in PLACES) > 1.05
+    assert max(peak_after(after, lost)[1] for lost in PLACES) <= 1.0
+
+
 def test_survivors_stay_within_capacity_while_it_suffices() -> None:
     # 400 rps in all; without one datacenter 300, for 285.
     plan = _plan(planet({"north-america": 95.0, "europe": 90.0, "asia": 80.0, "south-america": 20.0}))
