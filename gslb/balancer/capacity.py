@@ -15,6 +15,7 @@ from gslb.balancer.coverage import Coverage
 from gslb.balancer.flaps import NO_FLAPS, Flaps
 from gslb.balancer.inputs import TaskState
 from gslb.balancer.learning import UNLEARNED, Learning
+from gslb.model import limits
 from gslb.model.errors import InvalidValueError
 from gslb.model.resources import Backend, Service
 
@@ -187,9 +188,9 @@ def _with_panic(sites: Iterable[DatacenterCapacity]) -> ServiceCapacity:
 
 def _checked(service: str, backend: Backend, learning: Learning) -> float:
     rps = backend.task_capacity_rps
-    if not 0 < rps < math.inf:
+    if not 0 < rps <= limits.RATE_MAX_RPS:
         raise InvalidValueError(
-            f"service {service}: task_capacity_rps of {backend.job} is {rps}: it must be a positive number; "
-            "correct the service"
+            f"service {service}: task_capacity_rps of {backend.job} is {rps}: it must be a positive number, at most "
+            f"{limits.RATE_MAX_RPS:g}; correct the service"
         )
     return learning.task_rps(backend)

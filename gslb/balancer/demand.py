@@ -3,7 +3,9 @@
 Demand is logical first attempts (design section 4). A reporter's rate holds until its next report; when it falls
 silent the rate halves each half-life, so a crowd whose reporters died with a network does not vanish from the plan.
 Of each service only reporters of its one source count. The sums are smoothed: slowly within the band of noise and on
-the way down, quickly when demand rises out of the band, because too little room hurts and too much does not.
+the way down, quickly when demand rises out of the band, because too little room hurts and too much does not. A rise is
+told from noise by one report far above, or by several that are each a little above: Page's test (E. S. Page, "Continuous
+inspection schemes", Biometrika 41, 1954).
 """
 
 import math
@@ -29,9 +31,14 @@ BOOTS_REMEMBERED: Final = 8
 RISE_FRACTION: Final = 0.25
 RISE_DEVIATIONS: Final = 4.0
 RISE_SMOOTHING: Final = 0.6
+# Reports above the smoothed rate add up: a rise that lasts is seen within some reports.
+SURPLUS_SLACK: Final = 0.5
+SURPLUS_MAX: Final = 4.0
 # A rise that was seen is followed quickly until what is left of it is within one deviation of noise.
 RISEN_FRACTION: Final = 0.02
-RISEN_DEVIATIONS: Final = 1.0
+RISEN_DEVIATIONS: Final = 0.7
+# What was known before a rise says nothing after it: with each report after its end smoothing returns by this factor.
+SETTLING: Final = 2 / 3
 VANISHED_RPS: Final = 1e-4
 
 
@@ -56,6 +63,22 @@ class DemandReport:
     period_s: float
     source: DemandSource
     rows: tuple[DemandRow, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Trend:
+    """What is known of a rate beside its value: what speaks for a rise, in deviations, and how much a report counts."""
+
+    surplus: float = 0.0
+    gain: float = limits.DEMAND_SMOOTHING
+
+    @property
+    def rises(self) -> bool:
+        return self.gain >= RISE_SMOOTHING
+
+
+STEADY: Final = Trend()
+RISING: Final = Trend(gain=RISE_SMOOTHING)
 
 
 @dataclass(slots=True)
@@ -97,7 +120,7 @@ class DemandFold:
         self._rows = 0
         self._unsmoothed: dict[str, dict[str, float]] = {}  # as of the last call of `demand`
         self._smoothed: dict[str, dict[str, float]] = {}
-        self._rising: dict[str, frozenset[str]] = {}
+        self._trends: dict[str, dict[str, Trend]] = {}
         self._smoothed_at_s: float | None = None
 
     @property
@@ -132,15 +155,13 @@ class DemandFold:
         elapsed_s = max(0.0, now_s - last_s) if last_s is not None else 0.0
         self._smoothed_at_s = now_s
         smoothed: dict[str, dict[str, float]] = {}
-        still_rising: dict[str, frozenset[str]] = {}
+        trends: dict[str, dict[str, Trend]] = {}
         for service in sources:
             old, new = self._smoothed.get(service, {}), raw.get(service, {})
             if old or new:
-                after, rising = _smooth_all(old, new, self._rising.get(service, frozenset()), elapsed_s)
+                after, trends[service] = _smooth_all(old, new, self._trends.get(service, {}), elapsed_s)
                 smoothed[service] = old if after == old else after
-                if rising:
-                    still_rising[service] = rising
-        self._smoothed, self._rising = smoothed, still_rising
+        self._smoothed, self._trends = smoothed, trends
         return dict(smoothed)
 
     def callers(self, sources: Mapping[str, DemandSource], *, now_s: float) -> Callers:
@@ -234,35 +255,50 @@ def _replayed(known: _Reporter | None, report: DemandReport) -> str:
 
 
 def _smooth_all(
-    old: Mapping[str, float], new: Mapping[str, float], rising: frozenset[str], elapsed_s: float
-) -> tuple[dict[str, float], frozenset[str]]:
-    """Smoothed rates of one service and the localities whose rate is rising; a locality whose rate is nothing goes."""
+    old: Mapping[str, float], new: Mapping[str, float], trends: Mapping[str, Trend], elapsed_s: float
+) -> tuple[dict[str, float], dict[str, Trend]]:
+    """Smoothed rates of one service, and the trends of those that have one; a locality whose rate is nothing goes."""
     smoothed: dict[str, float] = {}
-    still: set[str] = set()
+    after: dict[str, Trend] = {}
     for locality in {**old, **new}:
         before, rps = old.get(locality), new.get(locality, 0.0)
-        rises = before is not None and is_rising(before, rps, was_rising=locality in rising)
-        after = smooth(before, rps, elapsed_s, rising=rises)
-        if after > VANISHED_RPS:
-            smoothed[locality] = after
-            if rises:
-                still.add(locality)
-    return smoothed, frozenset(still)
+        trend = STEADY
+        if before is not None:
+            trend = trend_after(trends.get(locality, STEADY), before, rps, elapsed_s)
+        value = smooth(before, rps, elapsed_s, trend.gain)
+        if value > VANISHED_RPS:
+            smoothed[locality] = value
+            if trend is not STEADY:
+                after[locality] = trend
+    return smoothed, after
 
 
-def is_rising(old: float, new: float, *, was_rising: bool) -> bool:
-    """Whether `new` is a rise and no noise. With hysteresis: the end of a rise is followed as quickly as its start."""
-    fraction, deviations = (RISEN_FRACTION, RISEN_DEVIATIONS) if was_rising else (RISE_FRACTION, RISE_DEVIATIONS)
-    return new > old + max(fraction * old, deviations * math.sqrt(old / limits.DEMAND_REPORT_PERIOD_S))
+def trend_after(before: Trend, old: float, new: float, elapsed_s: float) -> Trend:
+    """What a report of `new` says of a rate smoothed to `old`.
+
+    With hysteresis: the end of a rise is followed as quickly as its start.
+    """
+    deviation = math.sqrt(old / limits.DEMAND_REPORT_PERIOD_S)
+    if before.rises and new > old + max(RISEN_FRACTION * old, RISEN_DEVIATIONS * deviation):
+        return RISING
+    unit = max(RISE_FRACTION / RISE_DEVIATIONS * old, deviation)
+    if new > old + RISE_DEVIATIONS * unit:
+        return RISING
+    periods = elapsed_s / limits.DEMAND_REPORT_PERIOD_S
+    gain = max(limits.DEMAND_SMOOTHING, before.gain * SETTLING**periods)
+    excess = ((new - old) / unit if unit else 0.0) - SURPLUS_SLACK
+    surplus = max(0.0, before.surplus + excess * periods)
+    if surplus > SURPLUS_MAX:
+        return RISING
+    return Trend(surplus, gain) if surplus or gain > limits.DEMAND_SMOOTHING else STEADY
 
 
-def smooth(old: float | None, new: float, elapsed_s: float, *, rising: bool) -> float:
+def smooth(old: float | None, new: float, elapsed_s: float, gain: float) -> float:
     """The next smoothed rate after `elapsed_s`; the first one is taken as it is.
 
-    The smoothing factors are those of one demand report period.
+    `gain`: how much a report counts, of one demand report period.
     """
     if old is None:
         return new
-    factor = RISE_SMOOTHING if rising else limits.DEMAND_SMOOTHING
-    kept = math.pow(1 - factor, elapsed_s / limits.DEMAND_REPORT_PERIOD_S)
+    kept = math.pow(1 - gain, elapsed_s / limits.DEMAND_REPORT_PERIOD_S)
     return new + kept * (old - new)

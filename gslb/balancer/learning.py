@@ -12,6 +12,7 @@ line (`regression`) and follows it with what a task is taken to serve:
 """
 
 import math
+import statistics
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -32,6 +33,8 @@ SAMPLES_MAX: Final = 36
 LOADED_FRACTION: Final = 0.05
 UNLOADED_FRACTION: Final = 0.01
 GOOD_ERROR: Final = 0.3
+# A job's figures are held against those of other jobs, if there are so many.
+PEERS_MIN: Final = 2
 # How far off the owner's own figure is taken to be, when it and the fit are weighed against each other.
 DECLARED_ERROR: Final = 1.0
 DECLARED_FACTOR_MAX: Final = 10.0
@@ -150,15 +153,19 @@ def learn(
         # A job that joins a service that is known already was no part of the published capacity.
         models[job] = _current(known, backend) if known else _begun(backend, tasks, seed_rps if first else {})
     costs = _costs(models)
+    idles = [model.idle.cpu for model in models.values() if model.idle.is_known]
+    middle_idle = statistics.median(idles or (0.0,))
     # What the first tasks of a new service use at first is their start, and would be taken for their idle CPU.
     loads = _loads(tasks, memories, clock_s) if clock_s - opened_s >= reports.SETTLE_S else {}
     after: dict[str, JobModel] = {}
     for job, model in models.items():
-        sifted = reports.sift(loads.get(job, ()), Believed(model.task_rps, model.idle.cpu, _peer_cost(model, costs)))
+        peer_idle = middle_idle if len(idles) - model.idle.is_known >= PEERS_MIN else None
+        believed = Believed(model.task_rps, model.idle.cpu, _peer_cost(model, costs), peer_idle or 0.0)
+        sifted = reports.sift(loads.get(job, ()), believed)
         for load in loads.get(job, ()):
             memories[load.task] = reports.judged(memories[load.task], sifted.doubts.get(load.task, ""))
         taken = [load for load in sifted.loads if not math.isnan(load.cpu)]
-        after[job] = _followed(_sampled(model, taken, clock_s), clock_s, passed_s)
+        after[job] = _followed(_sampled(model, taken, clock_s, peer_idle), clock_s, passed_s)
     guards = _guards(before.guards, [task for task in tasks if task.job in backends], after, passed_s)
     told = (*reports.notes(memories), *machine.notes(guards, {task.name: task.machine for task in tasks}))
     return Learning(clock_s, now_s, after, memories, _ramps(memories, clock_s), guards, told, opened_s)
@@ -239,7 +246,7 @@ def _peer_cost(model: JobModel, costs: Sequence[float]) -> float | None:
     """CPU per rps that the other jobs' fits suggest, scaled by what is declared; None without two of them."""
     own = None if model.line is None else model.line.cost * model.declared_rps
     others = len(costs) - (own is not None)
-    if others < 2:
+    if others < PEERS_MIN:
         return None
     middle = (others - 1) // 2
     # The middle of the others: with the own one before it, one place farther.
@@ -248,7 +255,7 @@ def _peer_cost(model: JobModel, costs: Sequence[float]) -> float | None:
     return costs[middle] / model.declared_rps
 
 
-def _sampled(model: JobModel, loads: Sequence[Load], clock_s: float) -> JobModel:
+def _sampled(model: JobModel, loads: Sequence[Load], clock_s: float, peer_idle: float | None) -> JobModel:
     """With one sample of the believed reports, and the fit made anew if that is worth it."""
     if not loads:
         return model
@@ -263,7 +270,7 @@ def _sampled(model: JobModel, loads: Sequence[Load], clock_s: float) -> JobModel
         share = error / (ok + error) if ok + error > 0 else 0.0
     load_rps = ok + ERROR_COST * error
     if load_rps < UNLOADED_FRACTION * model.task_rps:
-        return replace(model, idle=_idle_at(model, load_rps, cpu))
+        return replace(model, idle=_idle_at(model, load_rps, cpu, peer_idle))
     if load_rps < LOADED_FRACTION * model.task_rps and _good(model):
         return model
     if share > CLEAN_ERRORS:
@@ -276,7 +283,8 @@ def _sampled(model: JobModel, loads: Sequence[Load], clock_s: float) -> JobModel
     kept = (*model.samples[1 - SAMPLES_MAX :], Sample(clock_s, load_rps, cpu, len(loads)))
     while clock_s - kept[0].at_s > WINDOW_S:
         kept = kept[1:]
-    model = replace(model, samples=kept, unfitted=model.unfitted + 1)
+    idle = regression.suggested_idle(peer_idle) if regression.refuted(model.idle, kept) else model.idle
+    model = replace(model, samples=kept, unfitted=model.unfitted + 1, idle=idle)
     return _fitted(model) if _worth_a_fit(model) else model
 
 
@@ -293,11 +301,16 @@ def _good(model: JobModel) -> bool:
     return model.line is not None and model.line.relative_error(model.target, model.idle) < GOOD_ERROR
 
 
-def _idle_at(model: JobModel, load_rps: float, cpu: float) -> Idle:
-    """What next to no load says of idle CPU: what is left when requests cost as much as they possibly can."""
+def _idle_at(model: JobModel, load_rps: float, cpu: float, peer_idle: float | None) -> Idle:
+    """What next to no load says of idle CPU: what is left when requests cost as much as they possibly can.
+
+    Far more than other jobs' is of something that runs beside, and would make requests look cheap once it ends.
+    """
     cost = DECLARED_FACTOR_MAX * model.target / model.declared_rps
-    most = regression.IDLE_OF_TARGET_MAX * model.target
-    return regression.seen_idle(model.idle, min(max(cpu - cost * load_rps, 0.0), most))
+    seen = max(cpu - cost * load_rps, 0.0)
+    if peer_idle is not None and seen > peer_idle + max(peer_idle, regression.IDLE_UNKNOWN):
+        return model.idle
+    return regression.seen_idle(model.idle, min(seen, regression.IDLE_OF_TARGET_MAX * model.target))
 
 
 def _error_cost(model: JobModel, ok_rps: float, error_rps: float, cpu: float) -> float:

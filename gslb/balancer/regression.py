@@ -34,6 +34,8 @@ IDLE_SEEN: Final = 0.03  # by one look at a task without load
 # Idle CPU takes at most these parts of the target, and of the CPU seen.
 IDLE_OF_TARGET_MAX: Final = 0.5
 IDLE_OF_SEEN_MAX: Final = 0.9
+# Loaded tasks that use less than this part of what is taken for their idle CPU show that it is none.
+IDLE_REFUTED_FRACTION: Final = 0.95
 # So many samples of the same error in the same direction are another regime: what was before is forgotten.
 SHIFT_SAMPLES: Final = 3
 
@@ -54,6 +56,11 @@ class Idle:
 
     cpu: float = 0.0
     precision: float = IDLE_UNKNOWN**-2
+
+    @property
+    def is_known(self) -> bool:
+        """Whether something was seen of it; what was seen long ago is known no more."""
+        return self.precision >= IDLE_SEEN**-2
 
 
 UNKNOWN_IDLE: Final = Idle()
@@ -196,6 +203,19 @@ def learned_idle(idle: Idle, line: Line, target: float, gain: float) -> Idle:
         idle.cpu + gain * trust * (seen - idle.cpu),
         min(idle.precision + gain * line.spread, most),
     )
+
+
+def refuted(idle: Idle, samples: Sequence[Sample]) -> bool:
+    """Whether the newest samples show less CPU under load than is taken for that without: something else ran then."""
+    newest = samples[-SHIFT_SAMPLES:]
+    return len(newest) == SHIFT_SAMPLES and (
+        math.fsum(sample.cpu for sample in newest) < IDLE_REFUTED_FRACTION * SHIFT_SAMPLES * idle.cpu
+    )
+
+
+def suggested_idle(cpu: float | None) -> Idle:
+    """What others of its kind suggest for a job of which nothing else is known."""
+    return UNKNOWN_IDLE if cpu is None else Idle(cpu, IDLE_SEEN**-2)
 
 
 def seen_idle(idle: Idle, cpu: float) -> Idle:

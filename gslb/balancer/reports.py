@@ -74,6 +74,7 @@ class Believed:
     task_rps: float  # what one task serves, as far as is known
     idle: float  # CPU without load
     peer_cost: float | None  # CPU per rps that other jobs of the service suggest; None: nothing to compare with
+    peer_idle: float = 0.0  # CPU without load of those
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +178,9 @@ def _doubt(load: Load, believed: Believed) -> str:
     if busy and load.cpu <= CPU_NONE:
         return f"reports {100 * load.cpu:.2g} % CPU at {load.load_rps:.4g} rps"
     if busy and believed.peer_cost is not None and load.error_share <= CLEAN_ERRORS:
-        cost = (load.cpu - believed.idle) / load.load_rps
+        # Were true reports set aside for a wrong notion of what idles here (something else ran for a while), nothing would
+        # ever put that right.
+        cost = (load.cpu - min(believed.idle, believed.peer_idle)) / load.load_rps
         if cost * CHEAP_FACTOR < believed.peer_cost:
             return f"reports {100 * load.cpu:.3g} % CPU at {load.load_rps:.4g} rps, far less than other datacenters"
     return ""

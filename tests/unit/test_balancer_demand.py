@@ -2,10 +2,13 @@
 
 import itertools
 import math
+import random
+import statistics
+from collections.abc import Iterable, Iterator
 
 import pytest
 
-from gslb.balancer.demand import DemandFold, DemandReport, DemandRow, is_rising, smooth
+from gslb.balancer.demand import RISING, STEADY, DemandFold, DemandReport, DemandRow, smooth, trend_after
 from gslb.model import limits
 from gslb.model.resources import DemandSource
 
@@ -134,11 +137,11 @@ def test_a_sudden_rise_is_believed_within_two_plans() -> None:
 
 
 def test_noise_and_falls_are_smoothed() -> None:
-    assert smooth(100.0, 110.0, 2.0, rising=False) == pytest.approx(102)
-    assert smooth(100.0, 0.0, 2.0, rising=False) == pytest.approx(80)
-    assert smooth(100.0, 200.0, 2.0, rising=True) == pytest.approx(160)
-    assert smooth(None, 7.0, 0.0, rising=False) == 7.0
-    assert smooth(100.0, 200.0, 0.0, rising=True) == 100.0
+    assert smooth(100.0, 110.0, 2.0, STEADY.gain) == pytest.approx(102)
+    assert smooth(100.0, 0.0, 2.0, STEADY.gain) == pytest.approx(80)
+    assert smooth(100.0, 200.0, 2.0, RISING.gain) == pytest.approx(160)
+    assert smooth(None, 7.0, 0.0, STEADY.gain) == 7.0
+    assert smooth(100.0, 200.0, 0.0, RISING.gain) == 100.0
 
 
 @pytest.mark.parametrize(
@@ -148,7 +151,7 @@ def test_noise_and_falls_are_smoothed() -> None:
         (100.0, 128.0, False, False),  # within four deviations (28) of a 2 s count
         (100.0, 129.0, False, True),
         (100.0, 109.0, True, True),  # what is left of a rise
-        (100.0, 107.0, True, False),  # within one deviation: arrived
+        (100.0, 104.0, True, False),  # within 0.7 of a deviation: arrived
         (100.0, 50.0, True, False),
         (0.0, 1.0, False, True),
     ],
@@ -156,7 +159,43 @@ def test_noise_and_falls_are_smoothed() -> None:
 def test_a_rise_is_told_from_noise_and_followed_to_its_end(
     old: float, new: float, was_rising: bool, rises: bool
 ) -> None:
-    assert is_rising(old, new, was_rising=was_rising) is rises
+    assert trend_after(RISING if was_rising else STEADY, old, new, 2.0).rises is rises
+
+
+def _reported(rates_rps: Iterable[float]) -> Iterator[float]:
+    """The smoothed rate after each report."""
+    fold = DemandFold()
+    for seq, rps in enumerate(rates_rps, start=1):
+        assert fold.accept(report(seq, attempts=round(2 * rps)), now_s=2.0 * seq) == ""
+        yield europe(fold, 2.0 * seq)
+
+
+def test_a_rise_that_no_single_report_shows_is_seen_when_it_lasts() -> None:
+    """From 9 to 15 rps: no count of 2 s is four deviations (8.5 rps) above, but all are above."""
+    seen = list(_reported([9.0] * 30 + [15.0] * 10))
+    assert seen[29] == pytest.approx(9)
+    assert next(n for n, rps in enumerate(seen[30:]) if rps > 0.95 * 15) <= 6
+    # Slowly it takes ten: with each 0.8 of what is left.
+    assert 6 * 0.8**9 > 0.05 * 15
+
+
+def test_after_a_rise_smoothing_returns_little_by_little() -> None:
+    trend, gains = RISING, []
+    for _ in range(6):
+        trend = trend_after(trend, 100.0, 100.0, 2.0)
+        gains.append(trend.gain)
+    assert gains == pytest.approx([0.4, 0.8 / 3, 0.2, 0.2, 0.2, 0.2])
+    assert trend is STEADY
+
+
+@pytest.mark.parametrize("rps", [5.0, 15.0, 200.0])
+def test_noise_seldom_looks_like_a_rise_and_hardly_moves_the_mean(rps: float) -> None:
+    rng = random.Random(7)
+    counts = [sum(rng.random() < 0.01 for _ in range(round(200 * rps))) / 2 for _ in range(1000)]
+    seen = list(_reported(counts))[20:]
+    assert statistics.fmean(seen) == pytest.approx(statistics.fmean(counts[20:]), rel=0.01)
+    # The deviation of a mean with these weights: sqrt(a / (2 - a)) of a single count's.
+    assert statistics.pstdev(seen) < 1.15 * math.sqrt(0.2 / 1.8 * rps / 2)
 
 
 def test_a_rise_by_a_factor_of_two_is_followed_within_four_periods() -> None:

@@ -301,6 +301,60 @@ def test_a_datacenter_whose_agents_say_that_requests_cost_next_to_nothing_is_dou
     assert dear.learning.notes == ()
 
 
+def _beside(places: tuple[str, ...], extra_cpu: float, later_rps: float) -> Fleet:
+    """At 1360 s us-east1 is drained and something uses `extra_cpu` there; at 1480 s it ends and `later_rps` come."""
+
+    def load(datacenter: str, at_s: float) -> float:
+        if datacenter != "us-east1" or at_s < 1360.0:
+            return day(50)(datacenter, at_s)
+        return 0.0 if at_s < 1480.0 else later_rps
+
+    def beside(task: str, at_s: float, cpu: float) -> float:
+        return cpu + extra_cpu if "us-east1" in task and 1360.0 <= at_s < 1480.0 else cpu
+
+    fleet = Fleet(service(places), load=load, tasks_per_job=2, lie=beside)
+    fleet.advance(360)
+    assert fleet.task_rps() == pytest.approx(TRUE_RPS, rel=0.1)
+    return fleet
+
+
+def test_what_ran_beside_the_requests_for_a_while_is_forgotten_when_it_ends() -> None:
+    """Half of the CPU for two minutes without any load looks like idle CPU, when nobody else knows better."""
+    fleet = _beside(("us-east1",), 0.5, 20.0)
+    fleet.advance(120)
+    assert fleet.learning.jobs[JOB].idle.cpu > 3 * IDLE
+    # As fast as capacity may rise at all, from half of it or less.
+    fleet.advance(60)
+    assert fleet.learning.jobs[JOB].idle.cpu < 2 * IDLE
+    assert fleet.learning.notes == ()
+    fleet.advance(60)
+    # A load that stands still does not tell idle CPU from that of requests: it is on the safe side.
+    assert fleet.task_rps() == pytest.approx(TRUE_RPS, rel=0.25)
+
+
+@pytest.mark.parametrize("extra_cpu", [0.1, 0.15, 0.5])
+@pytest.mark.parametrize("later_rps", [5.0, 25.0, 35.0])
+def test_what_runs_beside_a_job_is_no_idle_cpu_where_others_know_theirs(extra_cpu: float, later_rps: float) -> None:
+    """Taken for idle CPU it makes requests look cheap afterwards, and a drained datacenter larger than it is."""
+    fleet = _beside(("asia-east1", "europe-west1", "us-east1"), extra_cpu, later_rps)
+    for _ in range(round(300 / STEP_S)):
+        fleet.advance(STEP_S)
+        assert fleet.learning.jobs[JOB].idle.cpu < 2 * IDLE
+        assert fleet.task_rps() == pytest.approx(TRUE_RPS, rel=0.12)
+    assert fleet.learning.notes == ()
+
+
+def test_a_datacenter_that_uses_more_idle_cpu_than_others_is_known_by_its_load() -> None:
+    """Looks without load are not taken where others know of less; how CPU follows the load is."""
+    places = ("asia-east1", "europe-west1", "us-east1")
+    fleet = Fleet(
+        service(places), load=day(50), tasks_per_job=2, lie=lambda task, _, cpu: cpu + 0.12 * ("us-east1" in task)
+    )
+    fleet.advance(900)
+    assert fleet.learning.jobs[JOB].idle.cpu == pytest.approx(IDLE + 0.12, abs=0.03)
+    assert fleet.task_rps() == pytest.approx(TRUE_RPS - 0.12 / COST, rel=0.06)
+
+
 # Ramps
 
 
