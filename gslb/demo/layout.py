@@ -16,7 +16,7 @@ WEB_NAME = "www.shakespeare.example"
 JOBS: Mapping[str, int] = {"tablet": 1, "backend": 2, "frontend": 2, "gfe": 1}
 _JOB_OCTET: Mapping[str, int] = {"tablet": 3, "backend": 1, "frontend": 2, "gfe": 4}
 # Many: DNS moves whole networks, and a share of an area is only as fine as these are.
-CLIENT_NETWORKS_PER_AREA = 64
+CLIENT_NETWORKS_PER_AREA = 128
 
 
 @dataclass(frozen=True, slots=True)

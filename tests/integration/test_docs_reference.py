@@ -13,7 +13,7 @@ import pytest
 
 from bns.etcd.client import Client
 from gslb.cli.main import main as gslb
-from gslb.cli.reference import cli_page, configuration_page
+from gslb.cli.reference import configuration_page
 from gslb.config.load import load
 from gslb.model.resources import kind_of
 from gslb.model.schema import SPECS
@@ -27,8 +27,11 @@ RENEW = "run `python -m gslb.cli.reference docs/reference`"
 UNITS = sorted((ROOT / "deploy").glob("*.service"))
 
 
-def test_the_commands_are_current() -> None:
-    assert (DOCS / "reference/cli.md").read_text() == cli_page(), RENEW
+def test_the_commands_are_current(tmp_path: Path) -> None:
+    # In a process of its own: click keeps a command's help option as it was first asked for, by whatever test.
+    shutil.copy(DOCS / "reference/configuration.md", tmp_path)
+    in_child(sys.executable, "-m", "gslb.cli.reference", str(tmp_path)).ok()
+    assert (DOCS / "reference/cli.md").read_text() == (tmp_path / "cli.md").read_text(), RENEW
 
 
 def test_the_fields_are_current() -> None:

@@ -21,6 +21,7 @@ from gslb.demo.checks.verdict import (
     steps_between,
     worst_window,
 )
+from gslb.demo.layout import site_of_address
 
 
 def levels(*points: tuple[float, float]) -> list[Level]:
@@ -166,16 +167,16 @@ def test_refusal(change: dict[str, object], says: str) -> None:
 
 
 DOWN = levels((0, 35), (4, 35), (8, 30), (12, 20), (16, 10), (20, 4), (23, 0), (27, 0))
-RAMPED = ramped.Seen(DOWN, 35.0, 60.0, 0, 22.0, 0)
+RAMPED = ramped.Seen(DOWN, DOWN, 35.0, 60.0, 0, 22.0, 0)
 
 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"levels": levels((0, 35), (4, 0), (27, 0))}, "steps between all of its load and nothing 0"),
-        ({"levels": [*DOWN, Level(28, 5)]}, "steps up: +28.0 s: 0.0 -> 5.0 rps"),
+        ({"kept": levels((0, 35), (4, 0), (27, 0))}, "steps between all of its load and nothing 0"),
+        ({"kept": [*DOWN, Level(28, 5)]}, "steps up: +28.0 s: 0.0 -> 5.0 rps"),
         ({"levels": levels((0, 35), (18, 30), (19, 20), (20, 10), (23, 0))}, "above what the ramp left"),
-        ({"levels": DOWN[:-2]}, "planned at the end 4 rps"),
+        ({"kept": DOWN[:-2]}, "planned at the end 4 rps"),
         ({"last_rpc_s": 26.0}, "last RPC after 26 s"),
         ({"code": 1}, "exit code 1"),
         ({"failures": 2}, "failed requests 2"),
@@ -252,6 +253,17 @@ def test_the_client_s_lines_are_read_and_a_half_one_is_left() -> None:
         contingency.Answer(1.5, "us-east1", ""),
         contingency.Answer(2.0, "-", "UNAVAILABLE: gone away"),
     ]
+
+
+def test_dns_has_changed_when_no_frontend_leads_there_any_more() -> None:
+    before = "9.0 127.2.4.1 127.2.4.1\n10.2 127.1.4.1 127.1.4.1\n10.4 127.1.4.1 127.2.4.1\n"
+    lines = before + "10.625 127.2.4.1 127.4.4.1\n10.7 127.2.4."
+    assert contingency.dns_changed(lines, "us-east1", 10.0) == (
+        0.62,
+        [site_of_address("127.2.4.1"), site_of_address("127.4.4.1")],
+    )
+    # What was answered before the kill is no answer to it, and a line that is not whole none at all.
+    assert contingency.dns_changed("9.0 127.2.4.1 127.2.4.1\n10.7 127.2.4.1", "us-east1", 10.0) == (None, [])
 
 
 def test_a_return_is_whole_when_the_rate_is_there() -> None:

@@ -5,7 +5,6 @@ find their way through DNS. Afterwards all is started again, and load returns li
 """
 
 import asyncio
-import random
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gslb.demo.asker import rounds
 from gslb.demo.checks.bench import Bench
 from gslb.demo.checks.verdict import (
     Rule,
@@ -26,10 +26,9 @@ from gslb.demo.checks.verdict import (
     worst_window,
 )
 from gslb.demo.layout import BACKEND_SERVICE, SITE_NAMED, WEB_NAME, site_of_address
-from gslb.demo.resolver import ResolveError, Resolver
 from gslb.demo.supervisor import ProcessSpec
 
-CLIENT = "client"
+CLIENT, ASKER = "client", "asker"
 # So many that its part in EARLY_S is a part, and not one draw or another.
 CLIENT_RPS = 20.0
 CLIENT_WARM = 60
@@ -40,7 +39,6 @@ SETTLED_TIMEOUT_S = 90.0
 KNOWN_PART = 0.7
 KNOWN_TIMEOUT_S = 20.0
 PLANNED_S = 5.0
-DNS_TIMEOUT_S = 10.0
 HEALTHY_TIMEOUT_S = 30.0
 RETURN_TIMEOUT_S = 45.0
 RETURNED = 0.75
@@ -148,16 +146,17 @@ async def check_contingency(bench: Bench) -> dict[str, Any]:
     await bench.settled(SETTLED_TIMEOUT_S)
     start_s = time.monotonic()
     lost, out = await _prepared(bench)
+    asked = await _start_asker(bench, lost)
     before = await bench.served_over(BEFORE_S)
     capacity = await bench.planet.backend_capacity()
     survivors = {name: rps for name, rps in capacity.items() if name != lost}
     killed_s = time.monotonic()
-    # Asked from the moment of the kill on: to see that all those processes are gone takes longer than DNS may.
-    dns_task = asyncio.create_task(_dns_changed(bench, lost, killed_s))
     await bench.planet.supervisor.kill_all(_labels(bench, lost))
     gone_s = time.monotonic() - killed_s
     history = await bench.history(WATCH_S, since_s=killed_s)
-    dns_s, heirs = await dns_task
+    await bench.planet.supervisor.terminate(ASKER)
+    # From the moment of the kill on: to see that all those processes are gone takes longer than DNS may.
+    dns_s, heirs = dns_changed(asked.read_text(), lost, killed_s)
     restarted_s = time.monotonic()
     healthy_s, first_s, whole_s = await _started_again(bench, lost, restarted_s, RETURNED * before[lost])
     await bench.planet.supervisor.terminate(CLIENT)
@@ -260,22 +259,27 @@ async def _start_client(bench: Bench, locality: str) -> Path:
     raise RuntimeError(f"the RPC client was not served; its log is {bench.planet.supervisor.log(CLIENT)}")
 
 
-async def _dns_changed(bench: Bench, lost: str, killed_s: float) -> tuple[float | None, list[str]]:
-    """(seconds until every frontend answers with another datacenter, which those are)."""
-    subnet = SITE_NAMED[lost].client_subnet(0)
-    while time.monotonic() - killed_s < DNS_TIMEOUT_S:
-        try:
-            answers = [
-                await Resolver([server], subnet, random.Random(0)).query(WEB_NAME)
-                for server in bench.planet.dns_servers
-            ]
-        except ResolveError:
-            answers = []
-        places = {site_of_address(address) for answer in answers for address in answer.addresses}
-        if places and lost not in places:
-            return round(time.monotonic() - killed_s, 2), sorted(places)
-        await asyncio.sleep(0.05)
+def dns_changed(text: str, lost: str, killed_s: float) -> tuple[float | None, list[str]]:
+    """From what the asker wrote: (seconds until every frontend answers with another datacenter, which those are)."""
+    for ended_s, addresses in rounds(text):
+        places = {site_of_address(address) for address in addresses}
+        if ended_s >= killed_s and lost not in places:
+            return round(ended_s - killed_s, 2), sorted(places)
     return None, []
+
+
+async def _start_asker(bench: Bench, lost: str) -> Path:
+    """Starts what asks both DNS frontends for a browser next to the datacenter, and waits for its first answers."""
+    out = bench.planet.directory / "asker.out"
+    out.unlink(missing_ok=True)
+    servers, subnet = ",".join(bench.planet.dns_servers), SITE_NAMED[lost].client_subnet(0)
+    options = ("--servers", servers, "--name", WEB_NAME, "--subnet", subnet, "--out", str(out))
+    bench.planet.supervisor.start(ProcessSpec(ASKER, "gslb.demo.asker", options))
+    for _ in range(100):
+        if out.exists() and rounds(out.read_text()):
+            return out
+        await asyncio.sleep(0.1)
+    raise RuntimeError(f"no DNS frontend answered; its log is {bench.planet.supervisor.log(ASKER)}")
 
 
 async def _returned(bench: Bench, lost: str, since_s: float, wanted_rps: float) -> tuple[float | None, float | None]:
