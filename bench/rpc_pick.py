@@ -19,6 +19,7 @@ from gslb.model.resources import Catalog
 from gslb.rpc.client.attempts import Attempts
 from gslb.rpc.client.core import L, ServiceCore, Settings
 from gslb.rpc.client.link import Link, ProbeDone
+from gslb.rpc.client.protection import Outcome
 from gslb.rpc.client.timers import Timers
 from gslb.rpc.policy.table import build_table
 from gslb.steer.view import ServiceView
@@ -106,7 +107,7 @@ def _whole_call(core: ServiceCore[_Link]) -> None:
 def _begin_and_finish(core: ServiceCore[_Link]) -> None:
     link = core.begin([])
     if link is not None:
-        core.finish(link, None)
+        core.finish(link, Outcome())
 
 
 def measured() -> list[Row]:

@@ -18,6 +18,7 @@ from bns.client import BnsClient, ClientView
 from gslb.rpc.client.api import channel
 from gslb.rpc.client.connection import ControlConnection
 from gslb.rpc.client.connection import Identity as ClientIdentity
+from gslb.rpc.client.protection import Outcome
 from gslb.rpc.client.sync_channel import ServiceChannel
 
 GOAL_US = 2.0
@@ -98,7 +99,7 @@ def _picks(chosen: ServiceChannel, size: Size) -> list[Row]:
         for _ in rounds:
             link = core.begin([])
             assert link is not None
-            core.finish(link, None)
+            core.finish(link, Outcome())
 
     what = f"rpc: pick, a channel that follows a replica, {ENDPOINTS} tasks"
     return [

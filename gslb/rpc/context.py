@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from gslb.model import limits
 from gslb.model.criticality import Criticality
@@ -133,24 +134,32 @@ def incoming(metadata: Iterable[Metadatum], time_remaining_s: float | None = Non
     return Request(found_id or new_trace_id(), found_criticality, deadline_s, attempt)
 
 
-def outgoing(metadata: Iterable[Metadatum] | None, chosen: Criticality | None) -> tuple[Metadata, Criticality]:
-    """The metadata to send, and the criticality it says: the call's own, else the channel's, else the inherited one."""
+class Outgoing(NamedTuple):
+    """What a call sends on."""
+
+    metadata: Metadata
+    criticality: Criticality
+    trace_id: str
+
+
+def outgoing(metadata: Iterable[Metadatum] | None, chosen: Criticality | None) -> Outgoing:
+    """The metadata to send, and what it says. Criticality: the call's own, else the channel's, else the inherited one."""
     given = tuple(metadata) if metadata else ()
     request = _current.get()
     level = (request.criticality if request else Criticality.CRITICAL) if chosen is None else chosen
-    has_id = False
+    trace_id = ""
     for key, value in given:
         if key == TRACE_ID_KEY:
-            has_id = True
+            trace_id = _text(value)
         elif key == CRITICALITY_KEY:
             level = Criticality.__members__.get(_text(value), level)
-    if has_id:
-        own: Metadata = ()
-    else:
-        own = ((TRACE_ID_KEY, request.trace_id if request else new_trace_id()),)
+    own: Metadata = ()
+    if not trace_id:
+        trace_id = request.trace_id if request else new_trace_id()
+        own = ((TRACE_ID_KEY, trace_id),)
     if not any(key == CRITICALITY_KEY for key, _ in given):
         own = (*own, (CRITICALITY_KEY, level.name))
-    return given + own, level
+    return Outgoing(given + own, level, trace_id)
 
 
 def deadline_of(timeout_s: float | None) -> float | None:

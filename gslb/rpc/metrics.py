@@ -50,6 +50,7 @@ class RpcCollector:
         found = self._control if self._control is not None else connections()
         cores = [core for connection in found for core in connection.cores()]
         yield from _requests(cores)
+        yield from _held_back(cores)
         yield from _tasks(cores)
         yield from _control(found)
         yield from _server(list(self._loads))
@@ -92,8 +93,25 @@ def _requests(cores: Cores) -> "Iterator[Metric]":
         yield family
 
 
+def _held_back(cores: Cores) -> "Iterator[Metric]":
+    held = _counter("client_held_back", "Calls that were not sent: they would be refused.", ["service", "criticality"])
+    for labels, value in _summed(
+        ((core.settings.service, level.name), count)
+        for core in cores
+        for level, count in zip(Criticality, core.protection().throttle.held_back(), strict=True)
+    ).items():
+        held.add_metric(list(labels), value)
+    yield held
+    hedges = _counter("client_hedges", "Second copies of calls that were late.", ["service"])
+    for labels, value in _summed(((core.settings.service,), core.protection().hedges) for core in cores).items():
+        hedges.add_metric(list(labels), value)
+    yield hedges
+
+
 def _state(link: Link) -> str:
-    return "down" if link.down else link.endpoint.health.name.lower()
+    if link.down or link.ejected:
+        return "down" if link.down else "ejected"
+    return link.endpoint.health.name.lower()
 
 
 def _tasks(cores: Cores) -> "Iterator[Metric]":

@@ -74,6 +74,9 @@ class RoutedCall:
         self._delivered = False  # the caller has seen something of a response
         self._cancelled = False
         self._callbacks: list[DoneCallback] = []
+        if attempts.held_back:
+            self._fail(grpc.StatusCode.RESOURCE_EXHAUSTED, attempts.held_back)
+            return
         link = attempts.first()
         if link is not None:
             self._launch(link)
@@ -153,6 +156,12 @@ class RoutedCall:
                 callback(self)
             except Exception:  # a callback's mistake is its own
                 log.exception("a done callback failed")
+
+    def status(self) -> grpc.StatusCode | None:
+        """How it ended, once it is over."""
+        if self._error is not None:
+            return self._error.code()
+        return None if self._inner is None else _Finished[grpc.StatusCode].value(self._inner.code())
 
     async def _present(self) -> InnerCall:
         """The attempt under way, once there is one. Raises what the call ended with before any."""

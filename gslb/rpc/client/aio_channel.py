@@ -17,6 +17,7 @@ from gslb.rpc.client.aio_calls import (
     Start,
     wake,
 )
+from gslb.rpc.client.aio_hedge import HedgedUnaryUnaryCall
 from gslb.rpc.client.aio_link import AioLink, Dial, InnerCall, link_factory
 from gslb.rpc.client.aio_replay import AioReplay, Requests
 from gslb.rpc.client.attempts import Attempts
@@ -40,6 +41,22 @@ _STATE_PERIOD_S = 0.2
 class _Routed(Routed[AioLink]):
     """What the four multi-callables share."""
 
+    def _attempts(self, timeout: float | None, metadata: Iterable[Metadatum] | None) -> Attempts[AioLink]:
+        if self._core.closed:
+            raise grpc.aio.UsageError("Channel is closed.")
+        return Attempts(self._core, self._method.name, timeout, metadata)
+
+    def _start(
+        self, attempts: Attempts[AioLink], request: object, options: dict[str, object], replay: AioReplay | None = None
+    ) -> Start:
+        method = self._method
+
+        def start(link: AioLink, timeout_s: float | None) -> InnerCall:
+            given = request if replay is None else replay.attempt()
+            return link.method(method)(given, timeout=timeout_s, metadata=attempts.metadata, **options)
+
+        return start
+
     def _begin(
         self,
         request: object,
@@ -48,16 +65,8 @@ class _Routed(Routed[AioLink]):
         options: dict[str, object],
         replay: AioReplay | None = None,
     ) -> tuple[Attempts[AioLink], Start]:
-        if self._core.closed:
-            raise grpc.aio.UsageError("Channel is closed.")
-        attempts = Attempts(self._core, self._method.name, timeout, metadata)
-        method, sent = self._method, attempts.metadata
-
-        def start(link: AioLink, timeout_s: float | None) -> InnerCall:
-            given = request if replay is None else replay.attempt()
-            return link.method(method)(given, timeout=timeout_s, metadata=sent, **options)
-
-        return attempts, start
+        attempts = self._attempts(timeout, metadata)
+        return attempts, self._start(attempts, request, options, replay)
 
 
 class _UnaryUnary(_Routed, UnaryUnary):
@@ -70,9 +79,14 @@ class _UnaryUnary(_Routed, UnaryUnary):
         credentials: grpc.CallCredentials | None = None,
         wait_for_ready: bool | None = None,
         compression: grpc.Compression | None = None,
-    ) -> RoutedUnaryUnaryCall:
+    ) -> RoutedUnaryUnaryCall | HedgedUnaryUnaryCall:
         options = call_options(credentials, wait_for_ready, compression)
-        return RoutedUnaryUnaryCall(self._core, *self._begin(request, timeout, metadata, options))
+        attempts = self._attempts(timeout, metadata)
+
+        def begin(copy: Attempts[AioLink]) -> RoutedUnaryUnaryCall:
+            return RoutedUnaryUnaryCall(self._core, copy, self._start(copy, request, options))
+
+        return HedgedUnaryUnaryCall(attempts, begin) if self._core.settings.hedging else begin(attempts)
 
 
 class _UnaryStream(_Routed, UnaryStream):

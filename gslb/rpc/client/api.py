@@ -31,6 +31,9 @@ class ChannelOptions(TypedDict, total=False):
     # whose connection broke are sent again to another task; those that never left are in any case.
     idempotent: Idempotent
     criticality: Criticality | None  # of every request; None: inherited from the request being served, else CRITICAL
+    # Whether idempotent calls with one request and one response are sent a second time, elsewhere, when they take longer than
+    # nearly all do (the 95th percentile): the first answer counts. At most a twentieth of the calls. Default: no.
+    hedging: bool
     credentials: grpc.ChannelCredentials | None  # of the connections to tasks
     options: Sequence[tuple[str, int | str]] | None  # of the connections to tasks
 
@@ -50,12 +53,18 @@ def settings_of(service: str, given: ChannelOptions) -> Settings:
                 label(text, what)
     except InvalidValueError as error:
         raise ConfigurationError(f"channel: {error}") from error
+    hedging = given.get("hedging", False)
+    if hedging and not idempotent:
+        raise ConfigurationError(
+            "channel: hedging=True sends calls twice, and idempotent=False forbids it: say which may be"
+        )
     return Settings(
         service=service,
         locality=where,
         caller=who,
         idempotent=idempotent if callable(idempotent) else lambda _method: bool(idempotent),
         criticality=given.get("criticality"),
+        hedging=hedging,
     )
 
 

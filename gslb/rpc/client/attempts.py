@@ -8,17 +8,24 @@ import grpc
 
 from gslb.model import limits
 from gslb.rpc import context
-from gslb.rpc.client.core import L, ServiceCore
-from gslb.rpc.policy.failure import Failure, classify, may_repeat
+from gslb.rpc.client.core import L, Retry, ServiceCore
+from gslb.rpc.client.protection import Outcome
+from gslb.rpc.policy.failure import Failure, classify, is_refusal, may_repeat
 
 # The task's own word on the request, good or bad.
 _OWN_ANSWERS = frozenset({Failure.ANSWERED, Failure.ERRED, Failure.SHED, Failure.DENIED})
 
 
 class Attempts(Generic[L]):
-    """Counts the call once as demand, then hands out tasks until one answers, time is up or nothing may be repeated."""
+    """Counts the call once as demand, then hands out tasks until one answers, time is up or nothing may be repeated.
 
-    __slots__ = ("_core", "_idempotent", "_open", "_started_s", "_tried", "deadline_s", "metadata")
+    `held_back`: why no task may be asked at all, because it would only refuse; empty: go on.
+    """
+
+    __slots__ = (
+        "_core", "_criticality", "_idempotent", "_most", "_open", "_paid", "_sent", "_started_s", "_tried",
+        "deadline_s", "held_back", "metadata",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -28,20 +35,42 @@ class Attempts(Generic[L]):
         metadata: Iterable[context.Metadatum] | None,
     ) -> None:
         settings = core.settings
-        self.metadata, criticality = context.outgoing(metadata, settings.criticality)
+        self._sent, self._criticality, trace_id = context.outgoing(metadata, settings.criticality)
+        self.metadata = self._sent  # of the attempt under way
         self.deadline_s = context.deadline_of(timeout_s)
         self._core = core
         self._idempotent = settings.idempotent(method)
+        self._most = limits.ATTEMPTS_MAX
         self._tried: list[L] = []
         self._open = False  # an attempt is under way
+        self._paid = False  # it is a retry out of the budget
         self._started_s = time.monotonic()
-        core.count(criticality, self._started_s)
+        self.held_back = core.count(self._criticality, trace_id, self._started_s)
+
+    def rival(self) -> "Attempts[L] | None":
+        """A second copy of the call, for one attempt at another task; None: it must not be sent, or there is nobody."""
+        if not self._idempotent or not self._core.take_hedge(self._tried):
+            return None
+        second: Attempts[L] = object.__new__(Attempts)
+        for name in Attempts.__slots__:
+            setattr(second, name, getattr(self, name))
+        second._tried = list(self._tried)
+        second._most = 0
+        second._open = second._paid = False
+        return second
+
+    def late_in_s(self) -> float | None:
+        """After how many seconds a second copy may go out; None: never."""
+        return self._core.hedge_in_s(self.remaining_s()) if self._idempotent else None
 
     def first(self) -> L | None:
         """The task to ask first; None: there is nobody yet, wait."""
-        link = self._core.begin(self._tried)
+        tried = self._tried
+        link = self._core.begin(tried)
         if link is not None:
-            self._tried.append(link)
+            if tried:
+                self.metadata = (*self._sent, (context.ATTEMPT_KEY, str(len(tried))))
+            tried.append(link)
             self._open = True
             self._started_s = time.monotonic()
         return link
@@ -65,11 +94,12 @@ class Attempts(Generic[L]):
         """The caller gave up, or never got as far as sending: says nothing about the task."""
         self._finish(None, cancelled=True)
 
-    def _finish(self, failure: Failure | None, *, cancelled: bool = False) -> None:
+    def _finish(self, failure: Failure | None, *, cancelled: bool = False, refused: bool = False) -> None:
         # Once for each attempt, whoever notices first that it is over.
         if self._open:
             self._open = False
-            self._core.finish(self._tried[-1], failure, cancelled=cancelled)
+            outcome = Outcome(failure, cancelled, refused, self._criticality, self._started_s)
+            self._core.finish(self._tried[-1], outcome)
 
     def failed(self, code: grpc.StatusCode, details: str, *, repeatable: bool = True) -> L | None:
         """The last task's attempt ended so; the next task to ask, None: the failure stands.
@@ -82,18 +112,24 @@ class Attempts(Generic[L]):
             return None
         now_s = time.monotonic()
         failure = classify(code.name, details, link.target, now_s - self._started_s)
-        self._finish(failure)
-        if not repeatable or not self._again(failure, now_s):
+        refused = is_refusal(failure, details)
+        self._finish(failure, refused=refused)
+        may = may_repeat(failure, idempotent=self._idempotent)
+        if self._paid and may and not refused:
+            self._core.retried_in_vain()
+        if not (may and repeatable and self._again(failure, now_s)):
             if failure not in _OWN_ANSWERS:
                 self._core.counts.failures += 1
             return None
         return self.first()
 
     def _again(self, failure: Failure, now_s: float) -> bool:
-        return (
-            may_repeat(failure, idempotent=self._idempotent)
-            and len(self._tried) < limits.ATTEMPTS_MAX
-            and (self.deadline_s is None or now_s < self.deadline_s)
-            and not self._core.closed
-            and self._core.may_retry(failure)
-        )
+        if (
+            len(self._tried) >= self._most
+            or (self.deadline_s is not None and now_s >= self.deadline_s)
+            or self._core.closed
+        ):
+            return False
+        retry = self._core.may_retry(failure)
+        self._paid = retry is Retry.PAID
+        return retry is not Retry.NO

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from typing import Generic, Protocol, TypeVar
 
 from bns.model import HealthStatus
@@ -19,10 +20,12 @@ from gslb.model.criticality import Criticality
 from gslb.model.endpoint import ServiceEndpoint
 from gslb.model.resources import Catalog
 from gslb.rpc.client.link import Link
+from gslb.rpc.client.protection import Outcome, Protection
 from gslb.rpc.client.timers import Timers
 from gslb.rpc.policy.budget import RetryBudget
 from gslb.rpc.policy.errors import LOOK_S
 from gslb.rpc.policy.failure import ANSWERS, Failure
+from gslb.rpc.policy.hedge import Hedging
 from gslb.rpc.policy.presence import Presence
 from gslb.rpc.policy.suspicion import Suspicion, Verdict, sample
 from gslb.rpc.policy.table import PickTable, build_table, sights_of
@@ -42,6 +45,7 @@ class Settings:
     caller: str
     idempotent: Callable[[str], bool]  # by the method's full name: may a request be executed twice?
     criticality: Criticality | None = None  # None: inherited from the request being served
+    hedging: bool = False  # idempotent calls with one request and one response may be sent twice when they are late
 
 
 class Feed(Protocol):
@@ -53,6 +57,14 @@ class Feed(Protocol):
     def detach(self, core: "ServiceCore[L]") -> None: ...
     def describe(self) -> str: ...
     def unknown(self, service: str) -> bool: ...
+
+
+class Retry(Enum):
+    """Whether an attempt may be made again."""
+
+    NO = "the budget is spent"
+    FREE = "it was never sent, and somebody answers"
+    PAID = "out of the budget"
 
 
 @dataclass(slots=True)
@@ -86,6 +98,7 @@ class ServiceCore(Generic[L]):
         self._view: ServiceView | None = None
         self._catalog = Catalog()
         self._budget = RetryBudget()
+        self._protection = Protection(Hedging() if settings.hedging else None)
         self._suspicion = Suspicion()
         self._presence = Presence()
         self._ticking = False  # a look at datacenters that return is due
@@ -113,20 +126,22 @@ class ServiceCore(Generic[L]):
                     return link
         return None
 
-    def finish(self, link: L, failure: Failure | None, *, cancelled: bool = False) -> None:
-        """The attempt on `link` ended: with a response (None), with a failure, or cancelled by the caller."""
+    def finish(self, link: L, outcome: Outcome) -> None:
+        """The attempt on `link` ended."""
+        failure, cancelled, now_s = outcome.failure, outcome.cancelled, time.monotonic()
         with self._lock:
             link.in_flight -= 1
             falls = not cancelled and link.note(failure)
-            if not cancelled and link.charge(failure, time.monotonic()):
+            if not cancelled and link.charge(failure, now_s):
                 self._plan_relief(link)
             verdict = Verdict.NOTHING if cancelled else self._judge(link, failure)
             fallen = self._condemn(link.endpoint.datacenter) if verdict is Verdict.GONE else []
+            compared = not cancelled and self._compare(link, outcome, now_s)
             closing = link.leaving and link.in_flight == 0
             if closing:
                 self._leaving.discard(link)
                 self._keep_counts(link)
-            waiting = self._rebuild() if falls or fallen else []
+            waiting = self._rebuild() if falls or fallen or compared else []
         if closing:
             # Not here: gRPC's own thread may be calling, and closing waits for it.
             self._feed.timers.after(0.0, link.shut)
@@ -137,29 +152,60 @@ class ServiceCore(Generic[L]):
         if verdict is not Verdict.NOTHING:
             self._follow(verdict, link.endpoint.datacenter, fallen)
 
-    def count(self, criticality: Criticality, now_s: float) -> None:
-        """Counts one logical first attempt, whatever becomes of it."""
+    def _compare(self, link: L, outcome: Outcome, now_s: float) -> bool:
+        """Holds the tasks' errors against one another; whether others are left out now. Under the lock."""
+        self._protection.ended(link.endpoint.task, outcome, now_s)
+        if not self._protection.look(self._links, now_s):
+            return False
+        for task, known in self._links.items():
+            known.ejected = task in self._protection.ejected
+        log.info("%s: left out for failing more than others: %s", self.settings.service,
+                 ", ".join(sorted(self._protection.ejected)) or "nobody any more")  # fmt: skip
+        return True
+
+    def count(self, criticality: Criticality, trace_id: str, now_s: float) -> str:
+        """Counts one logical first attempt, whatever becomes of it; why it must not be made, empty: it may."""
         with self._lock:
             self._attempts[criticality] += 1
             self._total_attempts[criticality] += 1
             self.counts.requests += 1
             self._budget.request(now_s)
+            if self._protection.admit(criticality, trace_id, self._rng, now_s):
+                return ""
+            return self._protection.why_held_back(criticality)
 
-    def may_retry(self, failure: Failure) -> bool:
-        """Takes a retry from the budget; False when it is spent.
+    def hedge_in_s(self, left_s: float | None) -> float | None:
+        """After how many seconds a call is late, so that a second copy may go out; None: never."""
+        with self._lock:
+            return self._protection.hedge_in_s(left_s, time.monotonic())
+
+    def take_hedge(self, tried: list[L]) -> bool:
+        """Takes a second copy of a call from the budget; False: it is spent, or there is nobody but those tried."""
+        with self._lock:
+            table = self.table
+            return table is not None and table.has_others(tried) and self._protection.take_hedge(time.monotonic())
+
+    def may_retry(self, failure: Failure) -> Retry:
+        """Takes a retry from the budget.
 
         A request that was never sent has put no load on anybody: while there is a task that answers, it goes there for
         nothing. When there is none, the budget holds as for all.
         """
         with self._lock:
             table = self.table
-            free = failure is Failure.NEVER_SENT and table is not None and not table.panic
-            allowed = free or self._budget.take(time.monotonic())
-            if allowed:
+            if failure is Failure.NEVER_SENT and table is not None and not table.panic:
                 self.counts.retries += 1
-            else:
-                self.counts.retries_refused += 1
-            return allowed
+                return Retry.FREE
+            if self._budget.take(time.monotonic()):
+                self.counts.retries += 1
+                return Retry.PAID
+            self.counts.retries_refused += 1
+            return Retry.NO
+
+    def retried_in_vain(self) -> None:
+        """A retry out of the budget failed like the attempt before it."""
+        with self._lock:
+            self._budget.in_vain(time.monotonic())
 
     # Waiting for a first plan
 
@@ -415,6 +461,10 @@ class ServiceCore(Generic[L]):
         """The tasks known now, by name."""
         with self._lock:
             return [self._links[task] for task in sorted(self._links)]
+
+    def protection(self) -> Protection:
+        """For those who look: what is held back, left out and sent twice."""
+        return self._protection
 
     def view(self) -> ServiceView | None:
         """The view that the table was built from."""

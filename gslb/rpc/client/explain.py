@@ -3,6 +3,7 @@
 from gslb.model.criticality import Criticality
 from gslb.rpc.client.core import L, ServiceCore
 from gslb.rpc.client.link import Link
+from gslb.rpc.client.protection import Protection
 
 
 def _task(link: Link, usable: frozenset[str]) -> dict[str, object]:
@@ -14,10 +15,22 @@ def _task(link: Link, usable: frozenset[str]) -> dict[str, object]:
         "weight": link.weight,
         "usable": link.endpoint.task in usable,
         "down": link.down,
+        "ejected": link.ejected,
         "failures": link.failures,
         "in_flight": link.in_flight,
         "burden": round(link.burden, 2),
         "picks": link.picks,
+    }
+
+
+def _protection(protection: Protection) -> dict[str, object]:
+    throttle = protection.throttle
+    held_back = throttle.held_back()
+    return {
+        "sent_fraction": {level.name: round(throttle.fraction(level), 4) for level in Criticality},
+        "held_back": {level.name: held_back[level] for level in Criticality},
+        "ejected": sorted(protection.ejected),
+        "hedges": protection.hedges,
     }
 
 
@@ -43,5 +56,6 @@ def explain(core: ServiceCore[L]) -> dict[str, object]:
         "retries_refused": core.counts.retries_refused,
         "no_endpoint": core.counts.no_endpoint,
         "failures": core.counts.failures,
+        **_protection(core.protection()),
         "control": core.feed_state(),
     }

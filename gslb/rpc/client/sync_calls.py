@@ -55,6 +55,9 @@ class RoutedCall(CallBase):
 
     def begin(self) -> "RoutedCall":
         """The first attempt, or the wait for somebody to ask."""
+        if self._attempts.held_back:
+            self._fail(grpc.StatusCode.RESOURCE_EXHAUSTED, self._attempts.held_back)
+            return self
         link = self._attempts.first()
         if link is not None:
             self._launch(link)
@@ -314,6 +317,8 @@ def _on_end(itself: "weakref.ref[RoutedCall]", attempt: "weakref.ref[InnerCall]"
 
 def wait_for_task(core: ServiceCore[SyncLink], attempts: Attempts[SyncLink]) -> SyncLink:
     """The task for a blocking call's first attempt; waits for a plan. Raises LocalRpcError, or ValueError if closed."""
+    if attempts.held_back:
+        raise LocalRpcError(grpc.StatusCode.RESOURCE_EXHAUSTED, attempts.held_back)
     wait_until_s = time.monotonic() + attempts.wait_s()
     while True:
         link = attempts.first()

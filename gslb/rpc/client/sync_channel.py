@@ -15,6 +15,7 @@ from gslb.rpc.client.core import Feed, ServiceCore, Settings
 from gslb.rpc.client.facade import Facade, Routed, call_options
 from gslb.rpc.client.replay import Replay
 from gslb.rpc.client.sync_calls import RoutedCall, wait_for_task
+from gslb.rpc.client.sync_hedge import HedgedCall
 from gslb.rpc.client.sync_link import InnerCall, SyncLink
 from gslb.rpc.context import Metadata
 
@@ -109,7 +110,15 @@ class _UnaryUnary(_Routed, UnaryUnary):
         compression: grpc.Compression | None = None,
     ) -> tuple[object, grpc.Call]:
         options = call_options(credentials, wait_for_ready, compression)
-        return self._block(self._attempts(timeout, metadata), request, None, options)
+        attempts = self._attempts(timeout, metadata)
+        if not self._core.settings.hedging:
+            return self._block(attempts, request, None, options)
+        call = self._hedged(attempts, request, options)
+        try:
+            return call.result(), call
+        except BaseException:
+            call.cancel()  # nothing, if it has ended
+            raise
 
     @override
     def future(
@@ -120,10 +129,14 @@ class _UnaryUnary(_Routed, UnaryUnary):
         credentials: grpc.CallCredentials | None = None,
         wait_for_ready: bool | None = None,
         compression: grpc.Compression | None = None,
-    ) -> RoutedCall:
-        return self._call(
-            self._attempts(timeout, metadata), request, call_options(credentials, wait_for_ready, compression)
-        )
+    ) -> RoutedCall | HedgedCall:
+        options = call_options(credentials, wait_for_ready, compression)
+        attempts = self._attempts(timeout, metadata)
+        hedging = self._core.settings.hedging
+        return self._hedged(attempts, request, options) if hedging else self._call(attempts, request, options)
+
+    def _hedged(self, attempts: Attempts[SyncLink], request: object, options: dict[str, object]) -> HedgedCall:
+        return HedgedCall(self._core, attempts, lambda copy: self._call(copy, request, options)).start()
 
 
 class _UnaryStream(_Routed, UnaryStream):

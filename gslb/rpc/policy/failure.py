@@ -38,6 +38,8 @@ ANSWERS = frozenset({None, Failure.ANSWERED, Failure.REFUSED, Failure.ERRED, Fai
 OVERLOADED_HERE = "overloaded: try another task"
 
 
+# What gRPC itself says, on either side, of a message beyond its limit: that is no want of room.
+_TOO_LARGE = "message larger than max"
 # What gRPC's pick_first policy says when it has no connection, and what its transport says when it loses one.
 _NEVER_SENT = ("failed to connect to all addresses", "connections to all backends failing")
 _BROKEN = (
@@ -74,6 +76,8 @@ def classify(code: str, details: str, target: str, waited_s: float = 0.0) -> Fai
     """What a status says: `code` is its name, `target` the task's host:port, `waited_s` how long the attempt took."""
     if code == "DEADLINE_EXCEEDED":
         return Failure.TIMED_OUT if waited_s >= limits.WITNESS_TIMEOUT_MIN_S else Failure.ANSWERED
+    if code == "RESOURCE_EXHAUSTED" and _TOO_LARGE in details:
+        return Failure.ANSWERED
     if code != "UNAVAILABLE":
         return _FAULTS.get(code, Failure.ANSWERED)
     if details.startswith(_NEVER_SENT) and _names_target(details, target):

@@ -24,6 +24,7 @@ class Member:
     failures: int = 0  # in a row: connections refused or broken, background probes that failed
     down: bool = False  # locally out of the choice until a background probe succeeds
     proved: bool = False  # has answered a request since it is known, or since a probe brought it back
+    ejected: bool = False  # left out for a while: it fails much more than others
     leaving: bool = False  # no endpoint of the service any more: closed when its calls have ended
     burden: float = 0.0  # its recent errors, in requests that count as if they were in flight
     error_load: ErrorLoad = field(default_factory=ErrorLoad)

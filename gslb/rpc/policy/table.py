@@ -40,6 +40,10 @@ class PickTable(Generic[M]):
         drawn = bisect_right(self.cumulative, rng())
         return groups[drawn if drawn < len(groups) else -1].pick(rng)
 
+    def has_others(self, tried: Sequence[M]) -> bool:
+        """Whether there is a task besides those tried."""
+        return any(without(group, tried) is not None for group in self.order)
+
     def pick_again(self, tried: Sequence[M], rng: Callable[[], float]) -> M:
         """The task for a retry: another one in the same datacenter, then one in another datacenter, then any.
 
@@ -94,14 +98,14 @@ def build_table(
 
     `kept`: datacenters that keep only this part of their share for now (`gslb.rpc.policy.presence`).
 
-    Tasks that do not answer (`down`) are left out as if the control plane had said so; when that leaves nobody, they
-    are in again: being sure that all is lost is no reason to fail what might succeed.
+    Tasks that do not answer (`down`), or fail much more than others (`ejected`), are left out as if the control plane had
+    said so; when that leaves nobody, they are in again: being sure that all is lost is no reason to fail what might succeed.
     """
     if view.plan is None or not view.serving:
         return None
     serving = [endpoint for group in view.serving.values() for endpoint in group if endpoint.task in members]
     answering = [endpoint for endpoint in serving if not members[endpoint.task].down]
-    usable = answering or serving
+    usable = [endpoint for endpoint in answering if not members[endpoint.task].ejected] or answering or serving
     if not usable:
         return None
     if len(usable) < len(view.endpoints):

@@ -1,0 +1,91 @@
+"""What keeps one channel from doing harm, and from being harmed: calls held back, failing tasks left out, second copies.
+
+Three pure rules and what they have in common: they are told of each call and of how each attempt ended. Guarded by the
+core's lock; times are monotonic seconds.
+"""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from gslb.model.criticality import Criticality
+from gslb.rpc.policy.failure import Failure
+from gslb.rpc.policy.hedge import Hedging
+from gslb.rpc.policy.outlier import Outliers
+from gslb.rpc.policy.rank import rank_of
+from gslb.rpc.policy.throttle import Throttle
+
+# What a call that was held back ends with, as RESOURCE_EXHAUSTED: nobody should try it again soon.
+HELD_BACK: Final = (
+    "overloaded; don't retry: held back by this client, because the service refuses {percent:.0f} % of {level} calls"
+)
+
+# What a task is held to when it is compared with the others. Refusals for want of room are no errors, and connections
+# that fail take it out of the choice by themselves.
+_ERRORS: Final = frozenset({Failure.ERRED, Failure.REFUSED, Failure.TIMED_OUT, Failure.DENIED})
+
+
+class Outcome(NamedTuple):
+    """How an attempt ended, and what it was."""
+
+    failure: Failure | None = None  # None: with a response
+    cancelled: bool = False  # by the caller: says nothing about the task
+    refused: bool = False  # for want of room, here or everywhere
+    criticality: Criticality = Criticality.CRITICAL
+    sent_s: float = 0.0
+
+
+@dataclass(slots=True)
+class Protection:
+    """One channel's. `hedging`: None: no call is sent twice."""
+
+    hedging: Hedging | None = None
+    throttle: Throttle = field(default_factory=Throttle)
+    outliers: Outliers = field(default_factory=Outliers)
+    ejected: frozenset[str] = frozenset()  # the tasks that are left out
+    hedges: int = 0
+
+    def admit(self, criticality: Criticality, trace_id: str, rng: Callable[[], float], now_s: float) -> bool:
+        """Whether a call may go out, or would only be refused."""
+        if self.hedging is not None:
+            self.hedging.request(now_s)
+        throttle = self.throttle
+        # Nobody is held back, as nearly always: the rank is of no interest then, nor is the draw.
+        whole = throttle.fraction(criticality) >= 1.0
+        rank, u = (0.0, 0.0) if whole else (rank_of(trace_id), rng())
+        return throttle.admit(criticality, rank, u, now_s)
+
+    def why_held_back(self, criticality: Criticality) -> str:
+        """The details of a call that `admit` did not let go."""
+        return HELD_BACK.format(percent=100 * (1 - self.throttle.fraction(criticality)), level=criticality.name)
+
+    def ended(self, task: str, outcome: Outcome, now_s: float) -> None:
+        """An attempt ended, and its caller did not cancel it."""
+        failure, refused = outcome.failure, outcome.refused
+        self.throttle.ended(outcome.criticality, outcome.sent_s, now_s, refused=refused)
+        self.outliers.ended(task, error=failure in _ERRORS and not refused)
+        hedging = self.hedging
+        if hedging is None:
+            return
+        if refused:
+            hedging.refused(now_s)
+        elif failure is None:
+            hedging.answered(now_s - outcome.sent_s)
+
+    def look(self, tasks: Collection[str], now_s: float) -> bool:
+        """Compares the tasks, once in a window; whether others than before are left out now."""
+        if not self.outliers.due(now_s):
+            return False
+        before, self.ejected = self.ejected, self.outliers.look(tasks, now_s)
+        return self.ejected != before
+
+    def hedge_in_s(self, left_s: float | None, now_s: float) -> float | None:
+        """After how long a call is late, so that a second copy may go out; None: never. `left_s`: to its deadline."""
+        return None if self.hedging is None else self.hedging.delay_s(left_s, now_s)
+
+    def take_hedge(self, now_s: float) -> bool:
+        """Takes a second copy from the budget; False: it is spent."""
+        if self.hedging is None or not self.hedging.take(now_s):
+            return False
+        self.hedges += 1
+        return True
