@@ -109,8 +109,10 @@ def _held_back(cores: Cores) -> "Iterator[Metric]":
 
 
 def _state(link: Link) -> str:
-    if link.down or link.ejected:
-        return "down" if link.down else "ejected"
+    if link.down:
+        return "down"
+    if link.set_aside:
+        return "stalled" if link.stalled else "ejected"
     return link.endpoint.health.name.lower()
 
 

@@ -261,3 +261,64 @@ def test_a_retry_says_so_to_the_server(planet: Planet, kind) -> None:
         assert "gslb-attempt" not in seen[-1]
     finally:
         caller.close()
+
+
+@both
+class TestATaskThatStandsStill:
+    def test_is_left_out_within_a_second_and_back_when_it_answers(self, planet: Planet, kind) -> None:
+        caller = kind(control=planet.control, idempotent=True)
+        try:
+            for _ in range(50):
+                caller.call(b"x")
+            planet.tasks[US0].send_signal(signal.SIGSTOP)
+            stopped_s = time.monotonic()
+            waiting = []
+
+            def left_out() -> bool:
+                waiting.append(caller.future(b"x", timeout_s=8.0))
+                return task(caller, US0)["stalled"]
+
+            wait_until(left_out, 20)
+            took_s = time.monotonic() - stopped_s
+            picks = task(caller, US0)["picks"]
+            for _ in range(300):
+                assert name_of(caller.call(b"x")) in {US1, US2}
+            assert task(caller, US0)["picks"] == picks
+            planet.tasks[US0].send_signal(signal.SIGCONT)
+            assert all(name_of(future.result(30)) for future in waiting)
+            wait_until(lambda: not task(caller, US0)["stalled"], 10)
+            wait_until(lambda: (caller.call(b"x"), task(caller, US0)["picks"] > picks)[1], 10)
+            assert took_s < 10.0  # less than one on a machine with nothing else to do
+        finally:
+            caller.close()
+
+    def test_a_call_that_waited_in_vain_is_reason_enough(self, planet: Planet, kind) -> None:
+        caller = kind(control=planet.control, idempotent=True)
+        try:
+            caller.call(b"x")
+            planet.tasks[US0].send_signal(signal.SIGSTOP)
+            failed = 0
+            for _ in range(60):
+                try:
+                    caller.call(b"x", timeout_s=limits.WITNESS_TIMEOUT_MIN_S + 0.2)
+                except grpc.RpcError as error:
+                    if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
+                        raise
+                    failed += 1
+                    wait_until(lambda: task(caller, US0)["stalled"], 10)
+            assert failed == 1
+        finally:
+            planet.tasks[US0].send_signal(signal.SIGCONT)
+            caller.close()
+
+    def test_one_that_is_slow_stays(self, planet: Planet, kind) -> None:
+        caller = kind(control=planet.control, idempotent=True)
+        try:
+            slow = [caller.future(b"sleep:1.5", timeout_s=10.0) for _ in range(12)]
+            until_s = time.monotonic() + 1.2
+            while time.monotonic() < until_s:
+                caller.call(b"x")
+                assert not any(one["stalled"] for one in caller.explain()["endpoints"])
+            assert all(name_of(future.result(30)) for future in slow)
+        finally:
+            caller.close()

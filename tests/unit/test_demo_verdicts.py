@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from gslb.demo.checks import contingency, cost, expiry, ramped, refusal, sinkhole
+from gslb.demo.checks import contingency, cost, expiry, ramped, refusal, rpc_client, sinkhole
 from gslb.demo.checks.stolen import worst_part
 from gslb.demo.checks.verdict import (
     Level,
@@ -249,9 +249,9 @@ def test_contingency(change: dict[str, object], says: str) -> None:
 
 def test_the_client_s_lines_are_read_and_a_half_one_is_left() -> None:
     text = "1.5000 us-east1 \n2.0000 - UNAVAILABLE: gone away\n3.0"
-    assert contingency.answers_of(text) == [
-        contingency.Answer(1.5, "us-east1", ""),
-        contingency.Answer(2.0, "-", "UNAVAILABLE: gone away"),
+    assert rpc_client.answers_of(text) == [
+        rpc_client.Answer(1.5, "us-east1", ""),
+        rpc_client.Answer(2.0, "-", "UNAVAILABLE: gone away"),
     ]
 
 
@@ -277,6 +277,6 @@ def test_a_return_is_whole_when_the_rate_is_there() -> None:
 
 
 def test_the_early_part_is_counted_from_the_first_answer_on() -> None:
-    answers = [contingency.Answer(0.1 * i, "us" if i in {10, 20} else "eu", "") for i in range(100)]
+    answers = [rpc_client.Answer(0.1 * i, "us" if i in {10, 20} else "eu", "") for i in range(100)]
     assert contingency.early(answers, "us") == pytest.approx(2 / 21, abs=0.01)
     assert contingency.early(answers, "asia") is None

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from gslb.demo.asker import rounds
+from gslb.demo.checks import rpc_client
 from gslb.demo.checks.bench import Bench
+from gslb.demo.checks.rpc_client import Answer, answers_of
 from gslb.demo.checks.verdict import (
     Rule,
     at_least,
@@ -28,10 +30,9 @@ from gslb.demo.checks.verdict import (
 from gslb.demo.layout import BACKEND_SERVICE, SITE_NAMED, WEB_NAME, site_of_address
 from gslb.demo.supervisor import ProcessSpec
 
-CLIENT, ASKER = "client", "asker"
+ASKER = "asker"
 # So many that its part in EARLY_S is a part, and not one draw or another.
 CLIENT_RPS = 20.0
-CLIENT_WARM = 60
 REHOMED_GOAL_S = 1.0
 WINDOW_S = 5.0
 WATCH_S = 12.0
@@ -49,15 +50,6 @@ EARLY_S = 2.0
 EARLY_PART_MAX = 0.5
 RATE_OVER_S = 2.0
 BEFORE_S = 4.0
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One request of the RPC client: monotonic end, datacenter ("-" when it failed), error."""
-
-    ended_s: float
-    datacenter: str
-    error: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,17 +103,6 @@ def verdict(seen: Seen) -> dict[str, object]:
     )
 
 
-def answers_of(text: str) -> list[Answer]:
-    """What the RPC client wrote; its last line may be half written."""
-    found: list[Answer] = []
-    for line in text.splitlines(keepends=True):
-        ended, _, rest = line.rstrip("\n").partition(" ")
-        datacenter, space, error = rest.partition(" ")
-        if line.endswith("\n") and space:
-            found.append(Answer(float(ended), datacenter, error))
-    return found
-
-
 def returned(history: Sequence[tuple[float, int]], wanted_rps: float) -> tuple[float | None, float | None]:
     """(first request, first moment at `wanted_rps` over RATE_OVER_S) in a history of a counter that began at zero."""
     first = next((at_s for at_s, count in history if count > 0), None)
@@ -159,7 +140,7 @@ async def check_contingency(bench: Bench) -> dict[str, Any]:
     dns_s, heirs = dns_changed(asked.read_text(), lost, killed_s)
     restarted_s = time.monotonic()
     healthy_s, first_s, whole_s = await _started_again(bench, lost, restarted_s, RETURNED * before[lost])
-    await bench.planet.supervisor.terminate(CLIENT)
+    await bench.planet.supervisor.terminate(rpc_client.LABEL)
     answers = [answer for answer in answers_of(out.read_text()) if answer.ended_s >= killed_s]
     browsers = [outcome.ended_s - killed_s for outcome in bench.traffic.since(killed_s) if outcome.error]
     rpcs = [answer.ended_s - killed_s for answer in answers if answer.error]
@@ -222,7 +203,7 @@ async def _prepared(bench: Bench) -> tuple[str, Path]:
     service = await bench.service(BACKEND_SERVICE)
     lost = max(service.backends, key=lambda backend: backend.load_rps).datacenter
     usual_rps = (await bench.demand(BACKEND_SERVICE)).get(lost, 0.0)
-    out = await _start_client(bench, lost)
+    out = await rpc_client.start(bench, lost, CLIENT_RPS)
     # What is solved beforehand is solved for demand that is known.
     await bench.until(lambda: _known(bench, lost, usual_rps + KNOWN_PART * CLIENT_RPS), KNOWN_TIMEOUT_S)
     await asyncio.sleep(PLANNED_S)
@@ -245,18 +226,6 @@ async def _started_again(
 async def _known(bench: Bench, locality: str, wanted_rps: float) -> bool:
     """Whether the plan knows of so much demand from a locality."""
     return (await bench.demand(BACKEND_SERVICE)).get(locality, 0.0) >= wanted_rps
-
-
-async def _start_client(bench: Bench, locality: str) -> Path:
-    """Starts the RPC client and waits until it is served; returns its output."""
-    out = bench.planet.directory / "client.out"
-    options = ("--control", bench.planet.control, "--locality", locality, "--rps", f"{CLIENT_RPS:g}", "--out", str(out))
-    bench.planet.supervisor.start(ProcessSpec(CLIENT, "examples.shakespeare.client", options))
-    for _ in range(300):
-        if out.exists() and sum(1 for answer in answers_of(out.read_text()) if not answer.error) >= CLIENT_WARM:
-            return out
-        await asyncio.sleep(0.1)
-    raise RuntimeError(f"the RPC client was not served; its log is {bench.planet.supervisor.log(CLIENT)}")
 
 
 def dns_changed(text: str, lost: str, killed_s: float) -> tuple[float | None, list[str]]:

@@ -27,6 +27,7 @@ from gslb.rpc.policy.errors import LOOK_S
 from gslb.rpc.policy.failure import ANSWERS, Failure
 from gslb.rpc.policy.hedge import Hedging
 from gslb.rpc.policy.presence import Presence
+from gslb.rpc.policy.stall import keeps_waiting, leaves_out
 from gslb.rpc.policy.suspicion import Suspicion, Verdict, sample
 from gslb.rpc.policy.table import PickTable, build_table, sights_of
 from gslb.steer.view import ServiceView
@@ -118,12 +119,21 @@ class ServiceCore(Generic[L]):
         """Picks a task, another one than those tried, and counts a request in flight there; None: nobody to ask."""
         while (table := self.table) is not None:
             link = table.pick_again(tried, self._rng) if tried else table.pick(self._rng)
+            now_s = time.monotonic()
             with self._lock:
                 # A link that left between the two lines above may be closed by now; the table is a new one then.
-                if not link.leaving:
-                    link.in_flight += 1
-                    link.picks += 1
-                    return link
+                if link.leaving:
+                    continue
+                link.in_flight += 1
+                link.picks += 1
+                if link.in_flight == 1:
+                    link.heard_s = now_s
+                doubted = keeps_waiting(link, now_s)
+                if doubted:
+                    link.asked = True
+            if doubted:
+                self._question(link)
+            return link
         return None
 
     def finish(self, link: L, outcome: Outcome) -> None:
@@ -137,6 +147,9 @@ class ServiceCore(Generic[L]):
             verdict = Verdict.NOTHING if cancelled else self._judge(link, failure)
             fallen = self._condemn(link.endpoint.datacenter) if verdict is Verdict.GONE else []
             compared = not cancelled and self._compare(link, outcome, now_s)
+            doubted = failure is Failure.TIMED_OUT and not (link.asked or link.down or link.leaving)
+            if doubted:
+                link.asked = True
             closing = link.leaving and link.in_flight == 0
             if closing:
                 self._leaving.discard(link)
@@ -147,6 +160,8 @@ class ServiceCore(Generic[L]):
             self._feed.timers.after(0.0, link.shut)
         elif falls and failure is not None:
             self._plan_probe(link, failure)
+        elif doubted:
+            self._question(link)
         for callback in waiting:
             callback()
         if verdict is not Verdict.NOTHING:
@@ -343,6 +358,32 @@ class ServiceCore(Generic[L]):
             self._plan_probe(link, Failure.NEVER_SENT)
         for callback in waiting:
             callback()
+
+    # A task that keeps callers waiting
+
+    def _question(self, link: L) -> None:
+        """Asks a task marked `asked` whether it is there."""
+        link.probe(limits.SUSPECT_PROBE_TIMEOUT_S, lambda ok: self._questioned(link, ok), patient=False)
+
+    def _questioned(self, link: L, ok: bool) -> None:
+        with self._lock:
+            if link.leaving or self.closed:
+                return
+            if ok:
+                link.heard_s = time.monotonic()
+            verdict = self._judge(link, None if ok else Failure.NEVER_SENT)
+            fallen = self._condemn(link.endpoint.datacenter) if verdict is Verdict.GONE else []
+            # One that is down is probed until it is back, anyway.
+            stalled = not ok and not link.down and leaves_out(link, self._links.values())
+            changed = stalled != link.stalled or bool(fallen)
+            link.stalled = link.asked = stalled
+            waiting = self._rebuild() if changed else []
+        if stalled and not self.after(limits.STALL_AGAIN_S, lambda: self._question(link)):
+            link.stalled = link.asked = False
+        for callback in waiting:
+            callback()
+        if verdict is not Verdict.NOTHING:
+            self._follow(verdict, link.endpoint.datacenter, fallen)
 
     # A task that answers errors
 

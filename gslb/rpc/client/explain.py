@@ -16,6 +16,7 @@ def _task(link: Link, usable: frozenset[str]) -> dict[str, object]:
         "usable": link.endpoint.task in usable,
         "down": link.down,
         "ejected": link.ejected,
+        "stalled": link.stalled,
         "failures": link.failures,
         "in_flight": link.in_flight,
         "burden": round(link.burden, 2),

@@ -25,6 +25,9 @@ class Member:
     down: bool = False  # locally out of the choice until a background probe succeeds
     proved: bool = False  # has answered a request since it is known, or since a probe brought it back
     ejected: bool = False  # left out for a while: it fails much more than others
+    heard_s: float = 0.0  # when it last answered anything, or was given a request while it had none
+    asked: bool = False  # somebody has asked whether it is there
+    stalled: bool = False  # left out: it takes requests and answers nothing (`gslb.rpc.policy.stall`)
     leaving: bool = False  # no endpoint of the service any more: closed when its calls have ended
     burden: float = 0.0  # its recent errors, in requests that count as if they were in flight
     error_load: ErrorLoad = field(default_factory=ErrorLoad)
@@ -35,6 +38,11 @@ class Member:
     def __post_init__(self) -> None:
         self.target = self.endpoint.target
         self.weight = self.endpoint.weight
+
+    @property
+    def set_aside(self) -> bool:
+        """Whether it is left out although it can be reached, as far as is known."""
+        return self.ejected or self.stalled
 
     def update(self, endpoint: ServiceEndpoint) -> None:
         """The control plane says something new about it: health, weight."""
@@ -57,6 +65,8 @@ class Member:
 
     def charge(self, failure: Failure | None, now_s: float) -> bool:
         """Counts how an attempt ended as load, if it was an error. Whether somebody must begin to `relieve` the task."""
+        if failure in ANSWERS:
+            self.heard_s = now_s
         self.burden = self.error_load.add(error=failure in CHARGED, now_s=now_s)
         if not self.burden or self.watched:
             return False

@@ -98,14 +98,15 @@ def build_table(
 
     `kept`: datacenters that keep only this part of their share for now (`gslb.rpc.policy.presence`).
 
-    Tasks that do not answer (`down`), or fail much more than others (`ejected`), are left out as if the control plane had
-    said so; when that leaves nobody, they are in again: being sure that all is lost is no reason to fail what might succeed.
+    Tasks that do not answer (`down`, `stalled`), or fail much more than others (`ejected`), are left out as if the control
+    plane had said so; when that leaves nobody, they are in again: being sure that all is lost is no reason to fail what
+    might succeed.
     """
     if view.plan is None or not view.serving:
         return None
     serving = [endpoint for group in view.serving.values() for endpoint in group if endpoint.task in members]
     answering = [endpoint for endpoint in serving if not members[endpoint.task].down]
-    usable = [endpoint for endpoint in answering if not members[endpoint.task].ejected] or answering or serving
+    usable = [endpoint for endpoint in answering if not members[endpoint.task].set_aside] or answering or serving
     if not usable:
         return None
     if len(usable) < len(view.endpoints):
