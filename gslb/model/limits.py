@@ -149,6 +149,8 @@ HEDGE_BUDGET_FRACTION: Final = 0.05
 # An answer that is later than this part of all answers is asked for a second time.
 HEDGE_QUANTILE: Final = 0.95
 HEDGE_DELAY_MIN_S: Final = 0.002
+# A late call for which no second copy could be paid gets one out of the budget for retries after so long.
+OVERDUE_S: Final = 0.5
 EJECT_TASKS_MAX_FRACTION: Final = 0.3
 EJECT_BASE_S: Final = 10.0
 EJECT_MAX_S: Final = 300.0

@@ -66,6 +66,7 @@ async def check_cost(bench: Bench) -> dict[str, Any]:
     client at home there asks for what is wanting.
     """
     await bench.settled(SETTLED_TIMEOUT_S)
+    await bench.learned(BACKEND_SERVICE, SETTLED_TIMEOUT_S)
     start_s = time.monotonic()
     tasks = bench.planet.tasks_of(DATACENTER, "backend")
     status = await bench.backend_status(BACKEND_SERVICE, DATACENTER)

@@ -11,6 +11,7 @@ import grpc
 import grpc.aio
 from typing_extensions import override
 
+from gslb.model import limits
 from gslb.rpc.client.aio_calls import DoneCallback, RoutedUnaryUnaryCall, UnaryUnaryBase
 from gslb.rpc.client.aio_link import AioLink
 from gslb.rpc.client.attempts import Attempts
@@ -36,14 +37,18 @@ class HedgedUnaryUnaryCall(UnaryUnaryBase):
         self._send(attempts)
         late_s = attempts.late_in_s()
         if late_s is not None and not self.done():
-            self._timer = loop.call_later(late_s, partial(_on_late, weakref.ref(self)))
+            self._timer = loop.call_later(late_s, partial(_on_late, weakref.ref(self), False))
 
-    def late(self) -> None:
+    def late(self, *, overdue: bool) -> None:
         """No answer yet: sends the second copy, if it may."""
-        if not self.done() and not self._cancelled:
-            second = self._attempts.rival()
-            if second is not None:
-                self._send(second)
+        if self.done() or self._cancelled:
+            return
+        second = self._attempts.rival(overdue=overdue)
+        if second is not None:
+            self._send(second)
+        elif not overdue:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(limits.OVERDUE_S, partial(_on_late, weakref.ref(self), True))
 
     def _send(self, attempts: Attempts[AioLink]) -> None:
         copy = self._begin(attempts)
@@ -141,10 +146,10 @@ class HedgedUnaryUnaryCall(UnaryUnaryBase):
         await self._copies[0].wait_for_connection()
 
 
-def _on_late(itself: "weakref.ref[HedgedUnaryUnaryCall]") -> None:
+def _on_late(itself: "weakref.ref[HedgedUnaryUnaryCall]", overdue: bool) -> None:
     call = itself()
     if call is not None:
-        call.late()
+        call.late(overdue=overdue)
 
 
 def _on_over(itself: "weakref.ref[HedgedUnaryUnaryCall]", copy: object) -> None:

@@ -79,7 +79,8 @@ def connection_of(given: ChannelOptions, locality: str) -> ControlConnection:
 def endpoint_options(extra: Sequence[tuple[str, int | str]] | None) -> Options:
     """gRPC options of the connections to tasks."""
     # Core's transparent retries (of requests that a server never saw) are wanted; policy retries are configured nowhere.
-    common = [option for option in channel_options() if option[0] != "grpc.enable_retries"]
+    own = {"grpc.enable_retries", *(name for name, _ in extra or ())}  # gRPC takes the first of two with one name
+    common = [option for option in channel_options() if option[0] not in own]
     return [*common, *(extra or ())]
 
 

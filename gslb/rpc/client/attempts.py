@@ -47,9 +47,12 @@ class Attempts(Generic[L]):
         self._started_s = time.monotonic()
         self.held_back = core.count(self._criticality, trace_id, self._started_s)
 
-    def rival(self) -> "Attempts[L] | None":
-        """A second copy of the call, for one attempt at another task; None: it must not be sent, or there is nobody."""
-        if not self._idempotent or not self._core.take_hedge(self._tried):
+    def rival(self, *, overdue: bool = False) -> "Attempts[L] | None":
+        """A second copy of the call, for one attempt at another task; None: it must not be sent, or there is nobody.
+
+        `overdue`: for so long that it is as good as failed, and the copy a retry.
+        """
+        if not self._idempotent or not self._core.take_hedge(self._tried, overdue=overdue):
             return None
         second: Attempts[L] = object.__new__(Attempts)
         for name in Attempts.__slots__:

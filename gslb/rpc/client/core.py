@@ -194,11 +194,22 @@ class ServiceCore(Generic[L]):
         with self._lock:
             return self._protection.hedge_in_s(left_s, time.monotonic())
 
-    def take_hedge(self, tried: list[L]) -> bool:
-        """Takes a second copy of a call from the budget; False: it is spent, or there is nobody but those tried."""
+    def take_hedge(self, tried: list[L], *, overdue: bool) -> bool:
+        """Takes a second copy of a call from the budget of hedges, or of retries for one that is `overdue`.
+
+        False: it is spent, or there is nobody but those tried.
+        """
+        now_s = time.monotonic()
         with self._lock:
             table = self.table
-            return table is not None and table.has_others(tried) and self._protection.take_hedge(time.monotonic())
+            if table is None or not table.has_others(tried):
+                return False
+            if self._protection.take_hedge(now_s):
+                return True
+            if not overdue or not self._budget.take(now_s):
+                return False
+            self.counts.retries += 1
+            return True
 
     def may_retry(self, failure: Failure) -> Retry:
         """Takes a retry from the budget.

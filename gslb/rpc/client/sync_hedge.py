@@ -13,6 +13,7 @@ from types import TracebackType
 import grpc
 from typing_extensions import override
 
+from gslb.model import limits
 from gslb.rpc.client.attempts import Attempts
 from gslb.rpc.client.core import ServiceCore
 from gslb.rpc.client.errors import CallBase, FutureBase
@@ -44,17 +45,19 @@ class HedgedCall(CallBase):
         late_s = self._attempts.late_in_s()
         if late_s is not None:
             # Without timers there is no second copy, and the first goes on.
-            self._core.after(late_s, partial(_on_late, weakref.ref(self)))
+            self._core.after(late_s, partial(_on_late, weakref.ref(self), False))
         return self
 
-    def late(self) -> None:
+    def late(self, *, overdue: bool) -> None:
         """No answer yet: sends the second copy, if it may."""
         with self._changed:
             if self._counting is not None or self._cancelled:
                 return
-            second = self._attempts.rival()
+            second = self._attempts.rival(overdue=overdue)
         if second is not None:
             self._send(second)
+        elif not overdue:
+            self._core.after(limits.OVERDUE_S, partial(_on_late, weakref.ref(self), True))
 
     def _send(self, attempts: Attempts[SyncLink]) -> None:
         copy = self._begin(attempts)
@@ -172,10 +175,10 @@ class HedgedCall(CallBase):
             fn(self)
 
 
-def _on_late(itself: "weakref.ref[HedgedCall]") -> None:
+def _on_late(itself: "weakref.ref[HedgedCall]", overdue: bool) -> None:
     call = itself()
     if call is not None:
-        call.late()
+        call.late(overdue=overdue)
 
 
 def _on_over(itself: "weakref.ref[HedgedCall]", copy: FutureBase) -> None:
