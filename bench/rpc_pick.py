@@ -18,7 +18,7 @@ from gslb.model.plan import Plan, Stamp
 from gslb.model.resources import Catalog
 from gslb.rpc.client.attempts import Attempts
 from gslb.rpc.client.core import L, ServiceCore, Settings
-from gslb.rpc.client.link import Link, ProbeDone
+from gslb.rpc.client.link import Link, LoadSaid, ProbeDone
 from gslb.rpc.client.timers import Timers
 from gslb.rpc.policy.table import build_table
 from gslb.steer.view import ServiceView
@@ -33,6 +33,10 @@ class _Link(Link):
 
     @override
     def probe(self, timeout_s: float, done: ProbeDone, *, patient: bool = True) -> None:
+        """Never asked."""
+
+    @override
+    def ask_load(self, timeout_s: float, said: LoadSaid) -> None:
         """Never asked."""
 
     @override

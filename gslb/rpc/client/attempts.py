@@ -1,16 +1,19 @@
 """One logical call: which task it tries, and whether it may try another one."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Generic
 
 import grpc
 
 from gslb.model import limits
 from gslb.rpc import context
+from gslb.rpc.client.chooser import affinity_of
 from gslb.rpc.client.core import L, ServiceCore
 from gslb.rpc.policy.failure import Failure, classify, may_repeat
 
+# Asks a call that has ended for its trailers.
+Trailers = Callable[[], Iterable[context.Metadatum] | None]
 # The task's own word on the request, good or bad.
 _OWN_ANSWERS = frozenset({Failure.ANSWERED, Failure.ERRED, Failure.SHED, Failure.DENIED})
 
@@ -18,7 +21,7 @@ _OWN_ANSWERS = frozenset({Failure.ANSWERED, Failure.ERRED, Failure.SHED, Failure
 class Attempts(Generic[L]):
     """Counts the call once as demand, then hands out tasks until one answers, time is up or nothing may be repeated."""
 
-    __slots__ = ("_core", "_idempotent", "_open", "_started_s", "_tried", "deadline_s", "metadata")
+    __slots__ = ("_core", "_idempotent", "_key", "_open", "_started_s", "_tried", "deadline_s", "metadata")
 
     def __init__(
         self,
@@ -32,6 +35,7 @@ class Attempts(Generic[L]):
         self.deadline_s = context.deadline_of(timeout_s)
         self._core = core
         self._idempotent = settings.idempotent(method)
+        self._key = affinity_of(self.metadata, settings.affinity) if settings.affinity else ""
         self._tried: list[L] = []
         self._open = False  # an attempt is under way
         self._started_s = time.monotonic()
@@ -39,7 +43,7 @@ class Attempts(Generic[L]):
 
     def first(self) -> L | None:
         """The task to ask first; None: there is nobody yet, wait."""
-        link = self._core.begin(self._tried)
+        link = self._core.begin(self._tried, self._key)
         if link is not None:
             self._tried.append(link)
             self._open = True
@@ -57,21 +61,26 @@ class Attempts(Generic[L]):
         remaining_s = self.remaining_s()
         return limits.FIRST_PLAN_WAIT_S if remaining_s is None else remaining_s
 
-    def succeeded(self) -> None:
+    def succeeded(self, trailers: Trailers | None = None) -> None:
         """The last task answered with OK."""
-        self._finish(None)
+        self._finish(None, trailers=trailers)
 
     def abandoned(self) -> None:
         """The caller gave up, or never got as far as sending: says nothing about the task."""
         self._finish(None, cancelled=True)
 
-    def _finish(self, failure: Failure | None, *, cancelled: bool = False) -> None:
+    def _finish(self, failure: Failure | None, *, cancelled: bool = False, trailers: Trailers | None = None) -> None:
         # Once for each attempt, whoever notices first that it is over.
         if self._open:
             self._open = False
-            self._core.finish(self._tried[-1], failure, cancelled=cancelled)
+            core, link = self._core, self._tried[-1]
+            core.finish(link, failure, cancelled=cancelled, took_s=time.monotonic() - self._started_s)
+            if core.listening and trailers is not None:
+                core.hear(link, trailers() or ())
 
-    def failed(self, code: grpc.StatusCode, details: str, *, repeatable: bool = True) -> L | None:
+    def failed(
+        self, code: grpc.StatusCode, details: str, *, repeatable: bool = True, trailers: Trailers | None = None
+    ) -> L | None:
         """The last task's attempt ended so; the next task to ask, None: the failure stands.
 
         `repeatable`: the caller still has the request whole, and nothing of the response was handed on.
@@ -82,7 +91,7 @@ class Attempts(Generic[L]):
             return None
         now_s = time.monotonic()
         failure = classify(code.name, details, link.target, now_s - self._started_s)
-        self._finish(failure)
+        self._finish(failure, trailers=trailers)
         if not repeatable or not self._again(failure, now_s):
             if failure not in _OWN_ANSWERS:
                 self._core.counts.failures += 1
