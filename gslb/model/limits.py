@@ -164,3 +164,5 @@ EJECT_MAX_S: Final = 300.0
 EJECT_WINDOW_S: Final = 5.0
 SLOW_START_S: Final = 30.0
 SLOW_START_LEAST: Final = 0.1
+# Clients raise the weight of a new task in steps, this long each; a ring is built anew with every one.
+SLOW_START_STEP_S: Final = 3.0

@@ -5,6 +5,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 
 import grpc
@@ -279,3 +280,19 @@ def test_only_the_keys_of_a_task_that_dies_move_and_they_come_home_with_it(echoe
         echoes.tasks[dead] = again
         wait_until(lambda: not any(task["down"] for task in channel.explain()["endpoints"]), 20)
         assert {key: ask(key) for key in keys} == before
+
+
+# A task that is new
+
+
+@pytest.mark.parametrize("policy", ["least_request", "adaptive"])
+def test_a_task_that_was_just_started_gets_little_at_first(echoes: Planet, policy: str) -> None:
+    endpoints = [task.endpoint() for task in echoes.tasks.values()]
+    new = [replace(endpoints[0], started_s=time.time()), *endpoints[1:]]
+    shares = {"us-east1": {"us-east1": 1.0}}
+    parts = []
+    for said in (new, [replace(endpoints[0], started_s=time.time() - 60.0), *endpoints[1:]]):
+        echoes.world.set(said, shares)
+        parts.append(called("sync", echoes, 1.5, policy=policy).part(SLOW, 0.5))
+    assert parts[0] < 0.12 < 0.17 < parts[1] < 0.33, parts
+    echoes.serve({"us-east1": 1.0})

@@ -29,6 +29,7 @@ from gslb.rpc.policy.budget import RetryBudget
 from gslb.rpc.policy.errors import LOOK_S
 from gslb.rpc.policy.failure import ANSWERS, Failure
 from gslb.rpc.policy.presence import Presence
+from gslb.rpc.policy.slow_start import weigh
 from gslb.rpc.policy.suspicion import Suspicion, Verdict, sample
 from gslb.rpc.policy.table import PickTable, build_table, sights_of
 from gslb.steer.view import ServiceView
@@ -100,6 +101,7 @@ class ServiceCore(Generic[L]):
         self._suspicion = Suspicion()
         self._presence = Presence()
         self._chooser: Chooser[L] | None = None  # None: the table alone chooses
+        self._warming = False  # a look at tasks that are new is due
         self._ticking = False  # a look at datacenters that return is due
         self._attempts = [0] * len(Criticality)  # logical first attempts, since the last report
         self._total_attempts = [0] * len(Criticality)
@@ -253,6 +255,7 @@ class ServiceCore(Generic[L]):
         """The control plane's newest word on the service; None: there is no such service (any more)."""
         idle: list[L] = []
         again: list[L] = []
+        now_s = time.monotonic()
         with self._lock:
             if self.closed:
                 return
@@ -262,13 +265,14 @@ class ServiceCore(Generic[L]):
                 link = self._links.get(task)
                 if link is not None and link.target == endpoint.target:
                     recovered = endpoint.health is HealthStatus.HEALTHY is not link.endpoint.health
-                    link.update(endpoint)
+                    link.update(endpoint, now_s)
                     if link.down and recovered:
                         again.append(link)
                     continue
                 if link is not None:
                     idle += self._leave(link)
-                self._links[task] = self._make_link(endpoint)
+                made = self._links[task] = self._make_link(endpoint)
+                made.known_s = now_s
             for task in [task for task in self._links if task not in endpoints]:
                 idle += self._leave(self._links.pop(task))
             waiting = self._rebuild()
@@ -299,6 +303,7 @@ class ServiceCore(Generic[L]):
         view = self._view
         built = None
         if view is not None:
+            self._plan_warm_up(weigh(self._links.values(), time.monotonic(), time.time()))
             kept = self._presence.look(sights_of(view, self._links), time.monotonic())
             built = build_table(view, self._links, self.settings.locality, self._catalog, kept)
             self._plan_look()
@@ -312,6 +317,29 @@ class ServiceCore(Generic[L]):
         self._ready.notify_all()
         waiting, self._waiting = self._waiting, {}
         return list(waiting.values())
+
+    # A task that is new
+
+    def _plan_warm_up(self, some_are_new: bool) -> None:
+        """Has tasks weighed again after a while; under the lock."""
+        if not some_are_new or self._warming:
+            return
+        self._warming = self.after(limits.SLOW_START_STEP_S, self._warm_up)
+        if not self._warming:
+            # Nobody is left who could raise them.
+            for link in self._links.values():
+                link.weight = link.endpoint.weight
+
+    def _warm_up(self) -> None:
+        self._warming = False
+        self._refresh()
+
+    def _refresh(self) -> None:
+        """Builds the table anew because time has passed."""
+        with self._lock:
+            waiting = [] if self.closed else self._rebuild()
+        for callback in waiting:
+            callback()
 
     # What tasks say of their load
 
@@ -457,11 +485,8 @@ class ServiceCore(Generic[L]):
             self._presence = Presence()
 
     def _look(self) -> None:
-        with self._lock:
-            self._ticking = False
-            waiting = [] if self.closed else self._rebuild()
-        for callback in waiting:
-            callback()
+        self._ticking = False
+        self._refresh()
 
     def kept(self) -> dict[str, float]:
         """The datacenters that keep only this part of their share, because too few of their tasks answer, or did."""
