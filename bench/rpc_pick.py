@@ -44,7 +44,7 @@ class _Link(Link):
         """Nothing to close."""
 
 
-class _Feed:
+class SilentFeed:
     """A control connection that says nothing."""
 
     def __init__(self) -> None:
@@ -81,7 +81,7 @@ def view_of(datacenters: int, tasks: int) -> ServiceView:
 def core_of(view: ServiceView) -> ServiceCore[_Link]:
     """A channel's core that holds this view."""
     settings = Settings("s", "dc0", "bench", lambda _method: True)
-    core: ServiceCore[_Link] = ServiceCore(settings, _Feed(), _Link)
+    core: ServiceCore[_Link] = ServiceCore(settings, SilentFeed(), _Link)
     core.on_view(view, Catalog())
     return core
 
