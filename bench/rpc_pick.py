@@ -18,7 +18,7 @@ from gslb.model.plan import Plan, Stamp
 from gslb.model.resources import Catalog
 from gslb.rpc.client.attempts import Attempts
 from gslb.rpc.client.core import L, ServiceCore, Settings
-from gslb.rpc.client.link import Link, ProbeDone
+from gslb.rpc.client.link import Link, LoadSaid, ProbeDone
 from gslb.rpc.client.protection import Outcome
 from gslb.rpc.client.timers import Timers
 from gslb.rpc.policy.table import build_table
@@ -37,11 +37,15 @@ class _Link(Link):
         """Never asked."""
 
     @override
+    def ask_load(self, timeout_s: float, said: LoadSaid) -> None:
+        """Never asked."""
+
+    @override
     def shut(self) -> None:
         """Nothing to close."""
 
 
-class _Feed:
+class SilentFeed:
     """A control connection that says nothing."""
 
     def __init__(self) -> None:
@@ -78,7 +82,7 @@ def view_of(datacenters: int, tasks: int) -> ServiceView:
 def core_of(view: ServiceView) -> ServiceCore[_Link]:
     """A channel's core that holds this view."""
     settings = Settings("s", "dc0", "bench", lambda _method: True)
-    core: ServiceCore[_Link] = ServiceCore(settings, _Feed(), _Link)
+    core: ServiceCore[_Link] = ServiceCore(settings, SilentFeed(), _Link)
     core.on_view(view, Catalog())
     return core
 

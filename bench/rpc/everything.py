@@ -7,7 +7,7 @@ from types import MappingProxyType
 from bench import parts, rpc_pick
 from bench.parts import Part
 from bench.rows import Row
-from bench.rpc import overload, picks, ramp, stale, subsets
+from bench.rpc import added, failures, overload, picks, ramp, stale, subsets
 
 
 def _thread(measure: Callable[[bool], list[Row]]) -> Part:
@@ -27,6 +27,8 @@ PARTS: Mapping[str, Part] = MappingProxyType(
         "pick": _thread(lambda _quick: rpc_pick.measured()),
         "overload": _thread(lambda quick: overload.rows(quick=quick)),
         "rules": _thread(picks.rows),
+        "added": lambda quick: added.rows(added.QUICK if quick else added.FULL),
+        "failures": lambda quick: failures.rows(failures.QUICK if quick else failures.FULL),
     }
 )
 

@@ -1,4 +1,7 @@
-"""The backend: a word in, its places with their lines out. Reads its datacenter's tablet, another's when that fails."""
+"""The backend: a word in, its places with their lines out. Reads its datacenter's tablet, another's when that fails.
+
+When its gate says that it is overloaded, it answers with what it remembers (`Searcher.search_less`), and says so.
+"""
 
 import asyncio
 import time
@@ -10,6 +13,7 @@ import grpc
 import grpc.aio
 from typing_extensions import override
 
+import gslb.rpc
 from examples.shakespeare import words
 from examples.shakespeare.knobs import CPU_MS_MAX, Knobs, KnobsFile
 from examples.shakespeare.search import Searcher
@@ -57,8 +61,10 @@ class Backend(rpc.BackendServicer):
             self._instruments.done(f"Search word={word}", caller, began_s, "knob: error_rate")
             await context.abort(knobs.error_code, "an error on purpose: see --knobs")
         knobs.burn()
+        degraded = gslb.rpc.degraded()
+        search = self._searcher.search_less if degraded else self._searcher.search
         try:
-            hits = await self._searcher.search(word, request.limit)
+            hits = await search(word, request.limit)
         except grpc.aio.AioRpcError as error:
             self._instruments.done(f"Search word={word}", caller, began_s, f"tablet: {error.code().name}")
             await context.abort(error.code(), f"tablet: {error.details()}")
@@ -69,6 +75,7 @@ class Backend(rpc.BackendServicer):
             total=hits.total,
             places=[pb.Place(work=p.work, line_number=p.line_number, line=p.line) for p in hits.places],
             served_by=str(self._instruments.options.task),
+            degraded=degraded,
         )
 
 

@@ -71,7 +71,7 @@ class Frontend(rpc.HttpFrontendServicer):
             return 503, pages.message_page("The search cannot be done now. Please try again.", served_by), reason
         served_by = pages.ServedBy(served_by.frontend, reply.served_by, served_by.trace_id)
         hits = [pages.Hit(place.work, place.line_number, place.line) for place in reply.places]
-        return 200, pages.search_page(reply.word, reply.total, hits, served_by), ""
+        return 200, pages.search_page(pages.Result(reply.word, reply.total, hits, reply.degraded), served_by), ""
 
 
 async def _serve(options: Options) -> None:

@@ -1,7 +1,7 @@
 """The GFE: terminates HTTP, maps host and path to a service, and sends the request on in an RPC to wherever there is room.
 
-It counts what arrives by client area: that is the demand which DNS is steered by. Drained, it goes on proxying (to other
-datacenters' frontends: the plan says so) and closes keep-alive connections, so that browsers ask DNS again.
+It counts what arrives by client area, refused or not: that is the demand which DNS is steered by. Drained, it goes on
+proxying (to other datacenters' frontends: the plan says so) and closes keep-alive connections, so that browsers ask DNS again.
 """
 
 import asyncio
@@ -9,8 +9,9 @@ import contextlib
 import ipaddress
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import click
 import fastapi
@@ -40,7 +41,8 @@ from gslb.geo.cidr import UNMATCHED, CidrMap
 from gslb.model.resources import Catalog
 from gslb.ops.http import OpsListenError
 from gslb.rpc.client.connection import ControlConnection
-from gslb.rpc.server import Goodbye, Registration
+from gslb.rpc.server import AsgiMiddleware, Goodbye, Registration
+from gslb.rpc.server.asgi import App, Receive, Scope, Send
 
 FRONTEND_TIMEOUT_S = 8.0
 BODY_MAX_BYTES = 1_000_000
@@ -129,16 +131,14 @@ class Gfe:
         """One HTTP request."""
         began_s = time.monotonic()
         host = request.client.host if request.client else ""
-        self._edge.arrived(host)
-        with gslb.rpc.scope() as scope, self._instruments.load.request():
-            response, error = await self._forward(request, host)
-            self._instruments.done(
-                f"{request.method} {request.url.path[:80]}", self._edge.locality_of(host), began_s, error
-            )
-            response.headers["x-trace-id"] = scope.trace_id
-            if self._edge.draining():
-                response.headers["connection"] = "close"
-            return response
+        response, error = await self._forward(request, host)
+        self._instruments.done(
+            f"{request.method} {request.url.path[:80]}", self._edge.locality_of(host), began_s, error
+        )
+        response.headers["x-trace-id"] = gslb.rpc.trace_id()
+        if self._edge.draining():
+            response.headers["connection"] = "close"
+        return response
 
     async def known(self) -> None:
         """Waits until it is known where to send requests for one of the services."""
@@ -172,6 +172,23 @@ class Gfe:
         failure = next((header.value for header in reply.headers if header.name == "x-error"), "")
         kept = {header.name: _header(header.value) for header in reply.headers}
         return fastapi.Response(reply.body, reply.status, kept), failure
+
+
+class Door:
+    """The ASGI application that browsers meet first: counts them as demand, whatever becomes of them."""
+
+    def __init__(self, app: App, edge: Edge) -> None:
+        self._app = app
+        self._edge = edge
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            client = cast("tuple[str, int] | None", scope.get("client"))
+            self._edge.arrived(client[0] if client else "")
+            # How critical a request is, and which it is, is not for browsers to say.
+            headers = cast(Iterable[tuple[bytes, bytes]], scope["headers"])
+            scope = {**scope, "headers": [header for header in headers if not header[0].lower().startswith(b"gslb-")]}
+        await self._app(scope, receive, send)
 
 
 async def _body(request: fastapi.Request) -> bytes | None:
@@ -212,8 +229,9 @@ async def _serve(options: Options, routes: tuple[Route, ...]) -> None:
     await gfe.known()
     app = fastapi.FastAPI(openapi_url=None, docs_url=None, redoc_url=None, lifespan=_lifespan)
     app.add_api_route("/{path:path}", gfe.handle, methods=["GET", "HEAD", "POST"])
+    guarded = AsgiMiddleware(cast(App, app), instruments.load, instruments.gate)
     config = uvicorn.Config(
-        app, host=host, port=port, log_level="warning", access_log=False, server_header=False,
+        Door(guarded, edge), host=host, port=port, log_level="warning", access_log=False, server_header=False,
         timeout_keep_alive=KEEP_ALIVE_S,
     )  # fmt: skip
     server = _Server(config)

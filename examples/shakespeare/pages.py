@@ -1,6 +1,6 @@
 """The HTML that the frontend returns. PURE; everything that came from outside is escaped."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from urllib.parse import quote
@@ -14,6 +14,7 @@ input{font:inherit;padding:.3em .5em;width:60%}button{font:inherit;padding:.3em 
 li{margin:.2em 0}.work{color:#777;font-size:.8em;margin-left:.6em}mark{background:#ffe9a8}
 footer{margin-top:3em;color:#888;font-size:.75em;border-top:1px solid #ddd;padding-top:.6em}
 """
+_LESS = "Very many ask just now, so only some of the lines are shown. Try again in a minute for more."
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,16 @@ class Hit:
 
 
 @dataclass(frozen=True, slots=True)
+class Result:
+    """What was found for a word; `degraded`: there are more lines, but not now."""
+
+    word: str
+    total: int
+    hits: Sequence[Hit]
+    degraded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ServedBy:
     """Which tasks had a hand in a page: their BNS names, and the request's trace id."""
 
@@ -34,15 +45,19 @@ class ServedBy:
     trace_id: str
 
 
-def search_page(word: str, total: int, hits: Iterable[Hit], served_by: ServedBy) -> str:
-    """What was found for `word`."""
+def search_page(found: Result, served_by: ServedBy) -> str:
+    """What was found for a word."""
     items = "\n".join(
-        f'<li data-work="{escape(hit.work)}" data-line="{hit.line_number}">{_marked(hit.line, word)}'
+        f'<li data-work="{escape(hit.work)}" data-line="{hit.line_number}">{_marked(hit.line, found.word)}'
         f'<span class="work">{escape(hit.work.replace("_", " "))}, line {hit.line_number}</span></li>'
-        for hit in hits
+        for hit in found.hits
     )
-    body = f'<p id="total" data-total="{total}"><b>{escape(word)}</b>: {total} occurrences</p><ol>{items}</ol>'
-    return _page(word, body, served_by)
+    less = f'<p id="degraded">{_LESS}</p>' if found.degraded else ""
+    body = (
+        f'<p id="total" data-total="{found.total}"><b>{escape(found.word)}</b>: {found.total} occurrences</p>{less}'
+        f"<ol>{items}</ol>"
+    )
+    return _page(found.word, body, served_by)
 
 
 def home_page(served_by: ServedBy) -> str:

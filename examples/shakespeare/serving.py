@@ -31,6 +31,7 @@ from gslb.rpc.client.connection import ControlConnection
 from gslb.rpc.metrics import register
 from gslb.rpc.server import (
     AioServerInterceptor,
+    Gate,
     Goodbye,
     Load,
     Registration,
@@ -38,11 +39,15 @@ from gslb.rpc.server import (
     aio_serve_until_signal,
     server_options,
 )
+from gslb.rpc.status import gate_values
 
 log = logging.getLogger("shakespeare")
 
 WAITS = "waits until it is known where the services are that it calls"
 CALLER_DATACENTER_KEY = "shakespeare-datacenter"  # metadata: where a request comes from, for the demo's counters
+# Requests that a server takes at a time: more than ever are under way at what it is meant to serve, even while one that it
+# calls does not answer (50 rps for the 8 s of the longest timeout). So it refuses nobody before it is overloaded itself.
+SLOTS = 512
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -66,6 +71,7 @@ class Options:
     log_sample: float
     cpu_cores: float = 1.0  # what it may use; capacity is judged against it
     snapshot: Path | None = None  # what it knows of the services that it calls, kept over a restart
+    slots: int = SLOTS  # requests that it serves at a time
 
     @property
     def service(self) -> str:
@@ -86,6 +92,7 @@ def server_options_of(command: F) -> F:
         log_sample: float,
         cpu_cores: float,
         snapshot: Path | None,
+        slots: int,
         **rest: object,
     ) -> object:
         try:
@@ -96,7 +103,8 @@ def server_options_of(command: F) -> F:
         logging.basicConfig(
             level=logging.INFO, format="%(asctime)s %(levelname).1s %(name)s: %(message)s", stream=sys.stderr
         )
-        return command(options=Options(task, listen, http, control, agent, log_sample, cpu_cores, snapshot), **rest)
+        options = Options(task, listen, http, control, agent, log_sample, cpu_cores, snapshot, slots)
+        return command(options=options, **rest)
 
     wrapped.__doc__ = command.__doc__
     decorated: Callable[..., object] = wrapped
@@ -105,6 +113,8 @@ def server_options_of(command: F) -> F:
                      help="Share of the requests that are logged; the same ones at every hop. Failures are always."),
         click.option("--snapshot", type=click.Path(dir_okay=False, path_type=Path),
                      help="File for what is known of other services: a restart works while no control plane answers."),
+        click.option("--slots", type=click.IntRange(1, 100_000), default=SLOTS, show_default=True,
+                     help="Requests served at a time; the others wait, the most critical first, or are refused."),
         click.option("--cpu-cores", type=click.FloatRange(0.01, CPU_CORES_MAX), default=1.0, show_default=True,
                      help="Cores that it may use; utilization is CPU over these."),
         click.option("--agent", envvar="BNS_AGENT", required=True, help="Socket of this machine's agent."),
@@ -119,19 +129,22 @@ def server_options_of(command: F) -> F:
 
 @dataclass(slots=True)
 class Instruments:
-    """Counters of one server, its access log, and what /statusz shows beside them."""
+    """Counters and gate of one server, its access log, and what /statusz shows beside them."""
 
     options: Options
     load: Load = field(default_factory=Load)
+    gate: Gate = field(init=False)
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     status: dict[str, Callable[[], object]] = field(default_factory=dict)
     rpcs: Counter = field(init=False)
     seconds: Histogram = field(init=False)
 
     def __post_init__(self) -> None:
+        self.gate = Gate(self.options.slots)
+        self.status["gate"] = lambda: gate_values(self.gate.state())
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)
-        register(self.registry, loads=[self.load])
+        register(self.registry, loads=[self.load], gates={"main": self.gate})
         self.rpcs = Counter(
             "shakespeare_rpcs", "Requests served.", ["caller_datacenter", "outcome"], registry=self.registry
         )
@@ -233,7 +246,7 @@ async def serve_grpc(
     `calls`: channels to the services without which it cannot answer.
     """
     options, load = instruments.options, instruments.load
-    server = grpc.aio.server(interceptors=[AioServerInterceptor(load)], options=server_options())
+    server = grpc.aio.server(interceptors=[AioServerInterceptor(load, instruments.gate)], options=server_options())
     add_servicer(server)
     health = add_aio_health(server)
     listening = asyncio.Event()

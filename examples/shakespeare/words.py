@@ -42,8 +42,13 @@ def count_places(packed: bytes) -> int:
 
 def unpack_places(packed: bytes, most: int | None = None) -> list[PlaceKey]:
     """The inverse of pack_places, for the first `most` of them; a torn tail is left out."""
-    whole = (count_places(packed) if most is None else min(most, count_places(packed))) * _PLACE.size
-    return [PlaceKey(*fields) for fields in _PLACE.iter_unpack(packed[:whole])]
+    whole = packed if most is None else head_of(packed, most)
+    return [PlaceKey(*fields) for fields in _PLACE.iter_unpack(whole[: count_places(whole) * _PLACE.size])]
+
+
+def head_of(packed: bytes, most: int) -> bytes:
+    """The first `most` places, packed."""
+    return packed[: most * _PLACE.size]
 
 
 def word_key(word: str) -> str:

@@ -127,6 +127,7 @@ def _service(meta: Meta, read: _Reader) -> Service:
         policy=Policy(read.text("policy")),
         failover=read.texts("failover"),
         objective=Objective(read.text("objective")),
+        latency_critical=read.flag("latency_critical"),
     )
 
 
@@ -229,4 +230,5 @@ def _service_values(service: Service) -> dict[str, object]:
         "policy": service.policy.value,
         "failover": list(service.failover),
         "objective": service.objective.value,
+        "latency_critical": service.latency_critical,
     }

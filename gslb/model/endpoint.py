@@ -16,6 +16,7 @@ class ServiceEndpoint:
     port: int
     health: HealthStatus
     weight: float = 1.0
+    started_s: float = 0.0  # Unix seconds; 0: unknown
 
     @property
     def datacenter(self) -> str:

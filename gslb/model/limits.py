@@ -123,6 +123,15 @@ RETURN_FRACTION_PER_S: Final = 0.1
 RETURN_UNPROVED: Final = 0.05
 RETURN_UNPROVED_S: Final = 10.0
 RETURN_TICK_S: Final = 0.5
+# Questions for their load that policies have tasks asked (`gslb.rpc.policy.probing`), of one channel.
+LOAD_PROBES_MAX: Final = 16  # under way at a time; one a task
+LOAD_PROBES_PER_S: Final = 500.0
+LOAD_PROBE_TIMEOUT_S: Final = 0.5
+# How long a task is left alone that did not answer one, and one that knows no such question.
+LOAD_PROBE_BACKOFF_MIN_S: Final = 0.2
+LOAD_PROBE_BACKOFF_MAX_S: Final = 5.0
+LOAD_PROBE_UNKNOWN_MIN_S: Final = 1.0
+LOAD_PROBE_UNKNOWN_MAX_S: Final = 300.0
 # A call that waited this long for an answer in vain is a witness against its task; a shorter deadline says nothing.
 WITNESS_TIMEOUT_MIN_S: Final = 1.0
 CONTROL_BACKOFF_MIN_S: Final = 0.1
@@ -160,3 +169,5 @@ STALL_S: Final = 0.3
 STALL_AGAIN_S: Final = 1.0
 SLOW_START_S: Final = 30.0
 SLOW_START_LEAST: Final = 0.1
+# Clients raise the weight of a new task in steps, this long each; a ring is built anew with every one.
+SLOW_START_STEP_S: Final = 3.0

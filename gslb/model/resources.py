@@ -111,6 +111,7 @@ class Service:
     policy: Policy = Policy.NEAREST
     failover: tuple[str, ...] = ()  # datacenters, the first choice first; policy FAILOVER
     objective: Objective = Objective.LATENCY
+    latency_critical: bool = False  # channels that name no policy choose tasks by prequal
 
     @property
     def name(self) -> str:

@@ -199,6 +199,12 @@ SERVICE = (
         default=Objective.LATENCY.value,
         choices=_names(Objective),
     ),
+    Field(
+        "latency_critical",
+        Form.BOOLEAN,
+        "whether clients ask its tasks for their load ahead of need (policy prequal), unless told otherwise",
+        default=False,
+    ),
 )
 
 DRAIN = (

@@ -28,6 +28,9 @@ _COUNTS: tuple[tuple[str, str, Callable[[Counts], int]], ...] = (
     ("client_retries_refused", "Retries that the budget refused.", lambda counts: counts.retries_refused),
     ("client_failures", "Calls that ended without a task's answer.", lambda counts: counts.failures),
     ("client_no_endpoint", "Calls that found nobody to ask.", lambda counts: counts.no_endpoint),
+    ("client_load_reports", "Tasks' reports of their load that came with answers.", lambda counts: counts.reports),
+    ("client_load_probes", "Questions to tasks for their load.", lambda counts: counts.probes),
+    ("client_load_probes_failed", "Those that were not answered with it.", lambda counts: counts.probes_failed),
 )
 
 
@@ -118,6 +121,10 @@ def _state(link: Link) -> str:
 
 def _tasks(cores: Cores) -> "Iterator[Metric]":
     links = [(core.settings.service, link) for core in cores for link in core.links()]
+    policies = _gauge("client_policy", "Channels that choose tasks by this policy.", ["service", "policy"])
+    for labels, value in _summed(((core.settings.service, core.policy()), 1.0) for core in cores).items():
+        policies.add_metric(list(labels), value)
+    yield policies
     tasks = _gauge("client_tasks", "Tasks known, by state as this client sees it.", ["service", "datacenter", "state"])
     for labels, value in _summed(
         ((service, link.endpoint.datacenter, _state(link)), 1.0) for service, link in links

@@ -20,7 +20,7 @@ def status(gates: Mapping[str, Gate] = _NO_GATES) -> dict[str, object]:
     return {
         "channels": [explain(core) for connection in found for core in connection.cores()],
         "control": [connection.explain() for connection in found],
-        "gates": {name: _gate(gate.state()) for name, gate in gates.items()},
+        "gates": {name: gate_values(gate.state()) for name, gate in gates.items()},
     }
 
 
@@ -29,6 +29,7 @@ def status_html(gates: Mapping[str, Gate] = _NO_GATES) -> str:
     return f'<section class="gslb-rpc">{html_of(status(gates))}</section>'
 
 
-def _gate(state: GateState) -> dict[str, object]:
+def gate_values(state: GateState) -> dict[str, object]:
+    """What a gate does, with its refusals by class."""
     refused = {level.name: count for level, count in zip(Criticality, state.refused, strict=True)}
     return {**asdict(state), "refused": refused}

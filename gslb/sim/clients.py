@@ -67,7 +67,7 @@ class RpcClient:
         self.view = view
         for task, endpoint in view.endpoints.items():
             if task in self.members:
-                self.members[task].update(endpoint)
+                self.members[task].update(endpoint, now_s)
             else:
                 self.members[task] = Member(endpoint)
         for task in self.members.keys() - view.endpoints.keys():

@@ -315,6 +315,7 @@ class Service(google.protobuf.message.Message):
     POLICY_FIELD_NUMBER: builtins.int
     FAILOVER_FIELD_NUMBER: builtins.int
     OBJECTIVE_FIELD_NUMBER: builtins.int
+    LATENCY_CRITICAL_FIELD_NUMBER: builtins.int
     source: Global___DemandSource.ValueType
     max_utilization: builtins.float
     """the plan turns steep here; 0..1"""
@@ -324,6 +325,8 @@ class Service(google.protobuf.message.Message):
     """named port that clients use; empty: the main one"""
     policy: Global___Policy.ValueType
     objective: Global___Objective.ValueType
+    latency_critical: builtins.bool
+    """clients ask tasks for their load ahead of need, unless told to choose otherwise"""
     @property
     def backends(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Backend]: ...
     @property
@@ -345,8 +348,9 @@ class Service(google.protobuf.message.Message):
         policy: Global___Policy.ValueType = ...,
         failover: collections.abc.Iterable[builtins.str] | None = ...,
         objective: Global___Objective.ValueType = ...,
+        latency_critical: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["addresses_per_answer", b"addresses_per_answer", "backends", b"backends", "dns_names", b"dns_names", "failover", b"failover", "max_utilization", b"max_utilization", "objective", b"objective", "policy", b"policy", "port_name", b"port_name", "source", b"source", "ttl_s", b"ttl_s"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["addresses_per_answer", b"addresses_per_answer", "backends", b"backends", "dns_names", b"dns_names", "failover", b"failover", "latency_critical", b"latency_critical", "max_utilization", b"max_utilization", "objective", b"objective", "policy", b"policy", "port_name", b"port_name", "source", b"source", "ttl_s", b"ttl_s"]) -> None: ...
 
 Global___Service: typing_extensions.TypeAlias = Service
 

@@ -27,7 +27,7 @@ from gslb.v1 import config_pb2 as gslb_dot_v1_dot_config__pb2
 from gslb.v1 import plan_pb2 as gslb_dot_v1_dot_plan__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17gslb/v1/discovery.proto\x12\x07gslb.v1\x1a\x10\x62ns/v1/bns.proto\x1a\x14gslb/v1/config.proto\x1a\x12gslb/v1/plan.proto\"q\n\x10SubscribeRequest\x12\x12\n\nsubscriber\x18\x01 \x01(\t\x12\x10\n\x08services\x18\x02 \x03(\t\x12\x14\n\x0c\x61ll_services\x18\x03 \x01(\x08\x12\x0f\n\x07\x63\x61talog\x18\x04 \x01(\x08\x12\x10\n\x08locality\x18\x05 \x01(\t\"t\n\x0fServiceEndpoint\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0c\n\x04port\x18\x03 \x01(\r\x12$\n\x06health\x18\x04 \x01(\x0e\x32\x14.bns.v1.HealthStatus\x12\x0e\n\x06weight\x18\x05 \x01(\x01\"\xc9\x01\n\rServiceUpdate\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x65leted\x18\x02 \x01(\x08\x12 \n\x06\x63onfig\x18\x03 \x01(\x0b\x32\x10.gslb.v1.Service\x12\x1b\n\x04plan\x18\x04 \x01(\x0b\x32\r.gslb.v1.Plan\x12\x1a\n\x12\x65ndpoints_snapshot\x18\x05 \x01(\x08\x12*\n\x08upserted\x18\x06 \x03(\x0b\x32\x18.gslb.v1.ServiceEndpoint\x12\x0f\n\x07removed\x18\x07 \x03(\t\"/\n\x07\x43\x61talog\x12$\n\tresources\x18\x01 \x03(\x0b\x32\x11.gslb.v1.Resource\"\x90\x01\n\x06Update\x12\x0f\n\x07replica\x18\x01 \x01(\t\x12(\n\x08services\x18\x02 \x03(\x0b\x32\x16.gslb.v1.ServiceUpdate\x12!\n\x07\x63\x61talog\x18\x03 \x01(\x0b\x32\x10.gslb.v1.Catalog\x12\x0e\n\x06synced\x18\x04 \x01(\x08\x12\x18\n\x10unknown_services\x18\x05 \x03(\t2H\n\tDiscovery\x12;\n\tSubscribe\x12\x19.gslb.v1.SubscribeRequest\x1a\x0f.gslb.v1.Update(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17gslb/v1/discovery.proto\x12\x07gslb.v1\x1a\x10\x62ns/v1/bns.proto\x1a\x14gslb/v1/config.proto\x1a\x12gslb/v1/plan.proto\"q\n\x10SubscribeRequest\x12\x12\n\nsubscriber\x18\x01 \x01(\t\x12\x10\n\x08services\x18\x02 \x03(\t\x12\x14\n\x0c\x61ll_services\x18\x03 \x01(\x08\x12\x0f\n\x07\x63\x61talog\x18\x04 \x01(\x08\x12\x10\n\x08locality\x18\x05 \x01(\t\"\x87\x01\n\x0fServiceEndpoint\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0c\n\x04port\x18\x03 \x01(\r\x12$\n\x06health\x18\x04 \x01(\x0e\x32\x14.bns.v1.HealthStatus\x12\x0e\n\x06weight\x18\x05 \x01(\x01\x12\x11\n\tstarted_s\x18\x06 \x01(\x01\"\xc9\x01\n\rServiceUpdate\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x65leted\x18\x02 \x01(\x08\x12 \n\x06\x63onfig\x18\x03 \x01(\x0b\x32\x10.gslb.v1.Service\x12\x1b\n\x04plan\x18\x04 \x01(\x0b\x32\r.gslb.v1.Plan\x12\x1a\n\x12\x65ndpoints_snapshot\x18\x05 \x01(\x08\x12*\n\x08upserted\x18\x06 \x03(\x0b\x32\x18.gslb.v1.ServiceEndpoint\x12\x0f\n\x07removed\x18\x07 \x03(\t\"/\n\x07\x43\x61talog\x12$\n\tresources\x18\x01 \x03(\x0b\x32\x11.gslb.v1.Resource\"\x90\x01\n\x06Update\x12\x0f\n\x07replica\x18\x01 \x01(\t\x12(\n\x08services\x18\x02 \x03(\x0b\x32\x16.gslb.v1.ServiceUpdate\x12!\n\x07\x63\x61talog\x18\x03 \x01(\x0b\x32\x10.gslb.v1.Catalog\x12\x0e\n\x06synced\x18\x04 \x01(\x08\x12\x18\n\x10unknown_services\x18\x05 \x03(\t2H\n\tDiscovery\x12;\n\tSubscribe\x12\x19.gslb.v1.SubscribeRequest\x1a\x0f.gslb.v1.Update(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,14 +36,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SUBSCRIBEREQUEST']._serialized_start=96
   _globals['_SUBSCRIBEREQUEST']._serialized_end=209
-  _globals['_SERVICEENDPOINT']._serialized_start=211
-  _globals['_SERVICEENDPOINT']._serialized_end=327
-  _globals['_SERVICEUPDATE']._serialized_start=330
-  _globals['_SERVICEUPDATE']._serialized_end=531
-  _globals['_CATALOG']._serialized_start=533
-  _globals['_CATALOG']._serialized_end=580
-  _globals['_UPDATE']._serialized_start=583
-  _globals['_UPDATE']._serialized_end=727
-  _globals['_DISCOVERY']._serialized_start=729
-  _globals['_DISCOVERY']._serialized_end=801
+  _globals['_SERVICEENDPOINT']._serialized_start=212
+  _globals['_SERVICEENDPOINT']._serialized_end=347
+  _globals['_SERVICEUPDATE']._serialized_start=350
+  _globals['_SERVICEUPDATE']._serialized_end=551
+  _globals['_CATALOG']._serialized_start=553
+  _globals['_CATALOG']._serialized_end=600
+  _globals['_UPDATE']._serialized_start=603
+  _globals['_UPDATE']._serialized_end=747
+  _globals['_DISCOVERY']._serialized_start=749
+  _globals['_DISCOVERY']._serialized_end=821
 # @@protoc_insertion_point(module_scope)

@@ -62,6 +62,7 @@ class ServiceEndpoint(google.protobuf.message.Message):
     PORT_FIELD_NUMBER: builtins.int
     HEALTH_FIELD_NUMBER: builtins.int
     WEIGHT_FIELD_NUMBER: builtins.int
+    STARTED_S_FIELD_NUMBER: builtins.int
     task: builtins.str
     """BNS path"""
     address: builtins.str
@@ -71,6 +72,8 @@ class ServiceEndpoint(google.protobuf.message.Message):
     """DRAINING: drained or lame duck"""
     weight: builtins.float
     """relative; > 0"""
+    started_s: builtins.float
+    """Unix seconds; when its process started; 0: unknown"""
     def __init__(
         self,
         *,
@@ -79,8 +82,9 @@ class ServiceEndpoint(google.protobuf.message.Message):
         port: builtins.int = ...,
         health: bns.v1.bns_pb2.HealthStatus.ValueType = ...,
         weight: builtins.float = ...,
+        started_s: builtins.float = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["address", b"address", "health", b"health", "port", b"port", "task", b"task", "weight", b"weight"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["address", b"address", "health", b"health", "port", b"port", "started_s", b"started_s", "task", b"task", "weight", b"weight"]) -> None: ...
 
 Global___ServiceEndpoint: typing_extensions.TypeAlias = ServiceEndpoint
 

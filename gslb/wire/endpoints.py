@@ -21,6 +21,7 @@ def encode_endpoint(endpoint: ServiceEndpoint) -> discovery_pb2.ServiceEndpoint:
         port=endpoint.port,
         health=encode_health(endpoint.health),
         weight=endpoint.weight,
+        started_s=endpoint.started_s,
     )
 
 
@@ -44,6 +45,8 @@ def decode_endpoint(endpoint: discovery_pb2.ServiceEndpoint) -> ServiceEndpoint:
         port=endpoint.port,
         health=decode_health(endpoint.health),
         weight=weight,
+        # Of use for a slow start only: a time that makes no sense is no reason to lose the endpoint.
+        started_s=endpoint.started_s if math.isfinite(endpoint.started_s) and endpoint.started_s > 0 else 0.0,
     )
 
 

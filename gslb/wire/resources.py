@@ -135,6 +135,7 @@ def encode_service(service: Service) -> config_pb2.Service:
         objective=config_pb2.Objective.ValueType(
             _OBJECTIVES.index(service.objective) + 1 if service.objective is not Objective.LATENCY else 0
         ),
+        latency_critical=service.latency_critical,
     )
 
 
@@ -150,6 +151,7 @@ def _service_values(service: config_pb2.Service) -> dict[str, object]:
             "policy": _name(_POLICIES, service.policy) if service.policy else "",
             "failover": list(service.failover),
             "objective": _name(_OBJECTIVES, service.objective) if service.objective else "",
+            "latency_critical": service.latency_critical,
         }
     )
     values["backends"] = [

@@ -65,6 +65,22 @@ def test_every_server_has_its_debug_pages(demo_planet: DemoPlanet) -> None:
     assert get(tasks[0]["http"], "/profilez?seconds=9999")[0] == 400
 
 
+def test_no_gate_refuses_anybody_at_the_demo_s_load(demo_planet: DemoPlanet) -> None:
+    tasks = [task for datacenter in DATACENTERS for task in demo_planet.tasks(datacenter)]
+
+    def gates() -> list[dict]:
+        return [json.loads(get(task["http"], "/statusz?format=json")[2])["gate"] for task in tasks]
+
+    before = gates()
+    time.sleep(10)
+    after = gates()
+    assert {gate["slots"] for gate in after} == {512}
+    assert [gate["refused"] for gate in after] == [gate["refused"] for gate in before]
+    # It is measured in windows that have requests: the gates do see them.
+    assert max(gate["in_flight"] for gate in [*before, *after]) >= 1
+    assert not any(gate["overloaded"] for gate in after)
+
+
 def test_a_trace_id_runs_through_every_hop_s_log(demo_planet: DemoPlanet) -> None:
     status, headers, page = get(demo_planet.gfe("asia-east1"), "/search?q=hurricano")
     assert status == 200

@@ -39,12 +39,14 @@ PLACES = {
 
 
 class EchoTask:
-    """One echo server in a process of its own."""
+    """One echo server in a process of its own; `words` are for it, behind name and port."""
 
-    def __init__(self, name: str, port: int = 0) -> None:
+    module = "tests.support.echo_server"
+
+    def __init__(self, name: str, port: int = 0, *words: str) -> None:
         self.name = name
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.echo_server", name, str(port)],
+            [sys.executable, "-m", self.module, name, str(port), *words],
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -75,6 +77,7 @@ class World:
     services: dict[str, tuple[Plan | None, dict[str, ServiceEndpoint]]] = field(default_factory=dict)
     datacenters: Mapping[str, Coordinates] = field(default_factory=lambda: dict(PLACES))
     version: int = 0
+    latency_critical: bool = False  # what the configuration of every service says
     replicas: list["ControlReplica"] = field(default_factory=list)
 
     def set(
@@ -102,7 +105,8 @@ class World:
                 continue
             plan, endpoints = self.services[service]
             jobs = sorted({endpoint.task.rpartition("/")[0] for endpoint in endpoints.values()})
-            config = Service(Meta(service), tuple(Backend(job, 100.0) for job in jobs)) if jobs else None
+            backends = tuple(Backend(job, 100.0) for job in jobs)
+            config = Service(Meta(service), backends, latency_critical=self.latency_critical) if jobs else None
             changes.append(
                 discovery_pb2.ServiceUpdate(
                     service=service,
@@ -213,12 +217,12 @@ class ControlReplica(discovery_pb2_grpc.DiscoveryServicer, report_pb2_grpc.Repor
 
 
 class Planet:
-    """Two control replicas and echo tasks; everything ends with `close`."""
+    """Two control replicas and echo tasks, or others that `make` makes of a task's name; everything ends with `close`."""
 
-    def __init__(self, tasks: Sequence[str], replicas: int = 2) -> None:
+    def __init__(self, tasks: Sequence[str], replicas: int = 2, *, make: Callable[[str], EchoTask] = EchoTask) -> None:
         self.world = World()
         self.replicas = [ControlReplica(self.world) for _ in range(replicas)]
-        self.tasks = {name: EchoTask(f"/bns/{name}") for name in tasks}
+        self.tasks = {name: make(f"/bns/{name}") for name in tasks}
 
     @property
     def control(self) -> str:

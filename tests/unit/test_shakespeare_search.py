@@ -55,3 +55,42 @@ async def test_what_is_kept_is_bounded(monkeypatch) -> None:
 async def test_an_unknown_word_has_no_places() -> None:
     hits = await Searcher(Tablet().read).search("zounds", 5)
     assert (hits.total, hits.places) == (0, ())
+
+
+class TestLess:
+    """What an overloaded backend answers."""
+
+    async def test_a_word_that_is_known_costs_no_read_and_one_that_is_not_costs_one(self) -> None:
+        tablet = Tablet()
+        searcher = Searcher(tablet.read)
+        await searcher.search("storm", 1)
+        del tablet.asked[:]
+        hits = await searcher.search_less("storm", 0)
+        # Only the line that was asked for before is remembered.
+        assert (hits.total, hits.places) == (3, (Found("hamlet", 3, "a storm"),))
+        assert tablet.asked == []
+        assert (await searcher.search_less("zounds", 0)).total == 0
+        assert (await searcher.search_less("zounds", 0)).places == ()
+        assert tablet.asked == [["word/zounds"]]
+
+    async def test_the_first_request_of_all_may_come_under_overload(self) -> None:
+        tablet = Tablet()
+        searcher = Searcher(tablet.read)
+        hits = await searcher.search_less("storm", 0)
+        assert (hits.total, hits.places) == (3, ())
+        assert tablet.asked == [["word/storm", "works"]]
+        assert len((await searcher.search("storm", 0)).places) == 3
+
+    async def test_few_lines_however_many_are_known(self, monkeypatch) -> None:
+        monkeypatch.setattr(search, "LINES_LESS", 2)
+        searcher = Searcher(Tablet().read)
+        await searcher.search("storm", 0)
+        assert len((await searcher.search_less("storm", 0)).places) == 2
+        assert len((await searcher.search_less("storm", 1)).places) == 1
+
+    async def test_words_that_are_kept_are_bounded(self, monkeypatch) -> None:
+        monkeypatch.setattr(search, "WORDS_KEPT", 2)
+        searcher = Searcher(Tablet().read)
+        for word in ("a", "b", "c", "storm"):
+            assert (await searcher.search_less(word, 0)).total == (3 if word == "storm" else 0)
+        assert len(searcher._words) <= 2

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)examples/shakespeare/v1/shakespeare.proto\x12\x17\x65xamples.shakespeare.v1\"\x1f\n\x0fReadRowsRequest\x12\x0c\n\x04keys\x18\x01 \x03(\t\"!\n\x03Row\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\">\n\x10ReadRowsResponse\x12*\n\x04rows\x18\x01 \x03(\x0b\x32\x1c.examples.shakespeare.v1.Row\",\n\rSearchRequest\x12\x0c\n\x04word\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\r\"8\n\x05Place\x12\x0c\n\x04work\x18\x01 \x01(\t\x12\x13\n\x0bline_number\x18\x02 \x01(\r\x12\x0c\n\x04line\x18\x03 \x01(\t\"p\n\x0eSearchResponse\x12\x0c\n\x04word\x18\x01 \x01(\t\x12\r\n\x05total\x18\x02 \x01(\r\x12.\n\x06places\x18\x03 \x03(\x0b\x32\x1e.examples.shakespeare.v1.Place\x12\x11\n\tserved_by\x18\x04 \x01(\t\")\n\nHttpHeader\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\xa4\x01\n\x0bHttpRequest\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x0c\n\x04path\x18\x03 \x01(\t\x12\r\n\x05query\x18\x04 \x01(\t\x12\x34\n\x07headers\x18\x05 \x03(\x0b\x32#.examples.shakespeare.v1.HttpHeader\x12\x0c\n\x04\x62ody\x18\x06 \x01(\x0c\x12\x16\n\x0e\x63lient_address\x18\x07 \x01(\t\"b\n\x0cHttpResponse\x12\x0e\n\x06status\x18\x01 \x01(\r\x12\x34\n\x07headers\x18\x02 \x03(\x0b\x32#.examples.shakespeare.v1.HttpHeader\x12\x0c\n\x04\x62ody\x18\x03 \x01(\x0c\x32i\n\x06Tablet\x12_\n\x08ReadRows\x12(.examples.shakespeare.v1.ReadRowsRequest\x1a).examples.shakespeare.v1.ReadRowsResponse2d\n\x07\x42\x61\x63kend\x12Y\n\x06Search\x12&.examples.shakespeare.v1.SearchRequest\x1a\'.examples.shakespeare.v1.SearchResponse2e\n\x0cHttpFrontend\x12U\n\x06Handle\x12$.examples.shakespeare.v1.HttpRequest\x1a%.examples.shakespeare.v1.HttpResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)examples/shakespeare/v1/shakespeare.proto\x12\x17\x65xamples.shakespeare.v1\"\x1f\n\x0fReadRowsRequest\x12\x0c\n\x04keys\x18\x01 \x03(\t\"!\n\x03Row\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\">\n\x10ReadRowsResponse\x12*\n\x04rows\x18\x01 \x03(\x0b\x32\x1c.examples.shakespeare.v1.Row\",\n\rSearchRequest\x12\x0c\n\x04word\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\r\"8\n\x05Place\x12\x0c\n\x04work\x18\x01 \x01(\t\x12\x13\n\x0bline_number\x18\x02 \x01(\r\x12\x0c\n\x04line\x18\x03 \x01(\t\"\x82\x01\n\x0eSearchResponse\x12\x0c\n\x04word\x18\x01 \x01(\t\x12\r\n\x05total\x18\x02 \x01(\r\x12.\n\x06places\x18\x03 \x03(\x0b\x32\x1e.examples.shakespeare.v1.Place\x12\x11\n\tserved_by\x18\x04 \x01(\t\x12\x10\n\x08\x64\x65graded\x18\x05 \x01(\x08\")\n\nHttpHeader\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\xa4\x01\n\x0bHttpRequest\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x0c\n\x04path\x18\x03 \x01(\t\x12\r\n\x05query\x18\x04 \x01(\t\x12\x34\n\x07headers\x18\x05 \x03(\x0b\x32#.examples.shakespeare.v1.HttpHeader\x12\x0c\n\x04\x62ody\x18\x06 \x01(\x0c\x12\x16\n\x0e\x63lient_address\x18\x07 \x01(\t\"b\n\x0cHttpResponse\x12\x0e\n\x06status\x18\x01 \x01(\r\x12\x34\n\x07headers\x18\x02 \x03(\x0b\x32#.examples.shakespeare.v1.HttpHeader\x12\x0c\n\x04\x62ody\x18\x03 \x01(\x0c\x32i\n\x06Tablet\x12_\n\x08ReadRows\x12(.examples.shakespeare.v1.ReadRowsRequest\x1a).examples.shakespeare.v1.ReadRowsResponse2d\n\x07\x42\x61\x63kend\x12Y\n\x06Search\x12&.examples.shakespeare.v1.SearchRequest\x1a\'.examples.shakespeare.v1.SearchResponse2e\n\x0cHttpFrontend\x12U\n\x06Handle\x12$.examples.shakespeare.v1.HttpRequest\x1a%.examples.shakespeare.v1.HttpResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,18 +41,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SEARCHREQUEST']._serialized_end=246
   _globals['_PLACE']._serialized_start=248
   _globals['_PLACE']._serialized_end=304
-  _globals['_SEARCHRESPONSE']._serialized_start=306
-  _globals['_SEARCHRESPONSE']._serialized_end=418
-  _globals['_HTTPHEADER']._serialized_start=420
-  _globals['_HTTPHEADER']._serialized_end=461
-  _globals['_HTTPREQUEST']._serialized_start=464
-  _globals['_HTTPREQUEST']._serialized_end=628
-  _globals['_HTTPRESPONSE']._serialized_start=630
-  _globals['_HTTPRESPONSE']._serialized_end=728
-  _globals['_TABLET']._serialized_start=730
-  _globals['_TABLET']._serialized_end=835
-  _globals['_BACKEND']._serialized_start=837
-  _globals['_BACKEND']._serialized_end=937
-  _globals['_HTTPFRONTEND']._serialized_start=939
-  _globals['_HTTPFRONTEND']._serialized_end=1040
+  _globals['_SEARCHRESPONSE']._serialized_start=307
+  _globals['_SEARCHRESPONSE']._serialized_end=437
+  _globals['_HTTPHEADER']._serialized_start=439
+  _globals['_HTTPHEADER']._serialized_end=480
+  _globals['_HTTPREQUEST']._serialized_start=483
+  _globals['_HTTPREQUEST']._serialized_end=647
+  _globals['_HTTPRESPONSE']._serialized_start=649
+  _globals['_HTTPRESPONSE']._serialized_end=747
+  _globals['_TABLET']._serialized_start=749
+  _globals['_TABLET']._serialized_end=854
+  _globals['_BACKEND']._serialized_start=856
+  _globals['_BACKEND']._serialized_end=956
+  _globals['_HTTPFRONTEND']._serialized_start=958
+  _globals['_HTTPFRONTEND']._serialized_end=1059
 # @@protoc_insertion_point(module_scope)

@@ -121,11 +121,14 @@ class SearchResponse(google.protobuf.message.Message):
     TOTAL_FIELD_NUMBER: builtins.int
     PLACES_FIELD_NUMBER: builtins.int
     SERVED_BY_FIELD_NUMBER: builtins.int
+    DEGRADED_FIELD_NUMBER: builtins.int
     word: builtins.str
     total: builtins.int
     """how often the word occurs in all works"""
     served_by: builtins.str
     """BNS name of the backend task"""
+    degraded: builtins.bool
+    """the task was overloaded: only a few places, of those whose lines it knew"""
     @property
     def places(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Place]:
         """the first `limit` of them"""
@@ -137,8 +140,9 @@ class SearchResponse(google.protobuf.message.Message):
         total: builtins.int = ...,
         places: collections.abc.Iterable[Global___Place] | None = ...,
         served_by: builtins.str = ...,
+        degraded: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["places", b"places", "served_by", b"served_by", "total", b"total", "word", b"word"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["degraded", b"degraded", "places", b"places", "served_by", b"served_by", "total", b"total", "word", b"word"]) -> None: ...
 
 Global___SearchResponse: typing_extensions.TypeAlias = SearchResponse
 

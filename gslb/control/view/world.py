@@ -232,7 +232,8 @@ class World:
         health = self._board.health_of(task.name)
         if self.coverage.drains and self.coverage.drain_of(service.name, state_of(task)):
             health = HealthStatus.DRAINING
-        return ServiceEndpoint(task.name, task.address, port, health, backend.task_capacity_rps)
+        started_s = task.start_time.timestamp() if task.start_time is not None else 0.0
+        return ServiceEndpoint(task.name, task.address, port, health, backend.task_capacity_rps, started_s)
 
 
 def _within(budget: RemovalBudget, jobs: Iterable[str]) -> RemovalBudget:

@@ -122,14 +122,18 @@ class RoutedCall:
 
     def _decide(self, inner: InnerCall) -> None:
         code = _Finished[grpc.StatusCode].value(inner.code())
+
+        def trailers() -> grpc.aio.Metadata | None:
+            return _Finished[grpc.aio.Metadata].value(inner.trailing_metadata())
+
         if code is grpc.StatusCode.OK:
-            self._attempts.succeeded()
+            self._attempts.succeeded(trailers)
             self._end()
             return
         details = _Finished[str].value(inner.details()) or ""
         kept = self._replay.hold() if self._replay is not None else True
         repeatable = kept and not self._delivered and not self._cancelled
-        link = self._attempts.failed(code or grpc.StatusCode.UNKNOWN, details, repeatable=repeatable)
+        link = self._attempts.failed(code or grpc.StatusCode.UNKNOWN, details, repeatable=repeatable, trailers=trailers)
         if link is None:
             self._end()
         else:

@@ -12,7 +12,7 @@ import grpc.aio
 from typing_extensions import override
 
 from gslb.model.endpoint import ServiceEndpoint
-from gslb.rpc.client.link import PROBE_METHOD, Link, ProbeDone, answered
+from gslb.rpc.client.link import LOAD_METHOD, PROBE_METHOD, Link, LoadSaid, ProbeDone, answered
 from gslb.rpc.client.methods import Method
 
 log = logging.getLogger(__name__)
@@ -51,6 +51,7 @@ class AioLink(Link):
     _channel: grpc.aio.Channel | None = field(init=False, default=None)
     _methods: dict[Method, MultiCallable] = field(init=False, default_factory=dict)
     _probing: "asyncio.Task[None] | None" = field(init=False, default=None)
+    _asking: "asyncio.Task[None] | None" = field(init=False, default=None)
 
     def method(self, method: Method) -> MultiCallable:
         """gRPC's multi-callable for `method` on this task. In the loop only."""
@@ -85,6 +86,25 @@ class AioLink(Link):
             log.exception("probing %s failed", self.target)
             ok = False
         done(ok)
+
+    @override
+    def ask_load(self, timeout_s: float, said: LoadSaid) -> None:
+        def start() -> None:
+            self._asking = self.loop.create_task(self._ask_load(timeout_s, said))
+
+        with contextlib.suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(start)
+
+    async def _ask_load(self, timeout_s: float, said: LoadSaid) -> None:
+        ask = self._open().unary_unary(LOAD_METHOD, request_serializer=None, response_deserializer=None)
+        try:
+            line = await ask(b"", timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            said(error.code(), b"")
+        except grpc.aio.UsageError:  # the channel was closed meanwhile
+            return
+        else:
+            said(grpc.StatusCode.OK, cast(bytes, line))
 
     @override
     def shut(self) -> None:

@@ -1,6 +1,7 @@
 """`gslb.rpc.channel`: from a service's name to a channel, with defaults from the environment."""
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from typing import TypedDict
 
@@ -10,14 +11,17 @@ from typing_extensions import Unpack
 from bns.transport import Options, channel_options
 from gslb.model.criticality import Criticality
 from gslb.model.errors import InvalidValueError
+from gslb.model.grammar import shown
 from gslb.rpc.client.connection import ControlConnection
 from gslb.rpc.client.core import Settings
 from gslb.rpc.client.errors import ConfigurationError
 from gslb.rpc.client.shared import control as shared_control
 from gslb.rpc.client.sync_channel import ServiceChannel
+from gslb.rpc.policy.rules import NAMES, RING_HASH
 from gslb.wire.scalars import label
 
 Control = ControlConnection | str | Sequence[str] | None
+_METADATA_KEY = re.compile(r"[a-z0-9_.-]{1,64}", re.ASCII)
 Idempotent = bool | Callable[[str], bool]
 
 
@@ -34,6 +38,10 @@ class ChannelOptions(TypedDict, total=False):
     # Whether idempotent calls with one request and one response are sent a second time, elsewhere, when they take longer than
     # nearly all do (the 95th percentile): the first answer counts. At most a twentieth of the calls. Default: no.
     hedging: bool
+    # How the task is chosen: a name in `gslb.rpc.policy.rules`; default least_request, or prequal where the service's
+    # configuration says latency_critical.
+    policy: str | None
+    affinity: str | None  # the metadata key whose value brings requests to one and the same task: policy ring_hash
     credentials: grpc.ChannelCredentials | None  # of the connections to tasks
     options: Sequence[tuple[str, int | str]] | None  # of the connections to tasks
 
@@ -65,7 +73,28 @@ def settings_of(service: str, given: ChannelOptions) -> Settings:
         idempotent=idempotent if callable(idempotent) else lambda _method: bool(idempotent),
         criticality=given.get("criticality"),
         hedging=hedging,
+        policy=_policy(given.get("policy"), given.get("affinity")),
+        affinity=given.get("affinity") or "",
     )
+
+
+def _policy(policy: str | None, affinity: str | None) -> str:
+    """The policy that was asked for; empty: none was. Raises ConfigurationError."""
+    if policy is not None and policy not in NAMES:
+        raise ConfigurationError(f"channel: no policy is called {policy!r}; there are {', '.join(NAMES)}")
+    if affinity is None:
+        if policy == RING_HASH:
+            raise ConfigurationError(
+                f"channel: policy {RING_HASH} needs to know by which key of a request's metadata: give affinity=..."
+            )
+        return policy or ""
+    if not _METADATA_KEY.fullmatch(affinity):
+        raise ConfigurationError(
+            f"channel: affinity {shown(affinity)} is no key of gRPC metadata: a-z, 0-9, '-', '_' and '.', at most 64"
+        )
+    if policy not in {None, RING_HASH}:
+        raise ConfigurationError(f"channel: policy {policy} knows no affinity; leave it out, or use {RING_HASH}")
+    return RING_HASH
 
 
 def connection_of(given: ChannelOptions, locality: str) -> ControlConnection:

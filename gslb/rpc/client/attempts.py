@@ -1,17 +1,20 @@
 """One logical call: which task it tries, and whether it may try another one."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Generic
 
 import grpc
 
 from gslb.model import limits
 from gslb.rpc import context
+from gslb.rpc.client.chooser import affinity_of
 from gslb.rpc.client.core import L, Retry, ServiceCore
 from gslb.rpc.client.protection import Outcome
 from gslb.rpc.policy.failure import Failure, classify, is_refusal, may_repeat
 
+# Asks a call that has ended for its trailers.
+Trailers = Callable[[], Iterable[context.Metadatum] | None]
 # The task's own word on the request, good or bad.
 _OWN_ANSWERS = frozenset({Failure.ANSWERED, Failure.ERRED, Failure.SHED, Failure.DENIED})
 
@@ -23,7 +26,7 @@ class Attempts(Generic[L]):
     """
 
     __slots__ = (
-        "_core", "_criticality", "_idempotent", "_most", "_open", "_paid", "_sent", "_started_s", "_tried",
+        "_core", "_criticality", "_idempotent", "_key", "_most", "_open", "_paid", "_sent", "_started_s", "_tried",
         "deadline_s", "held_back", "metadata",
     )  # fmt: skip
 
@@ -40,6 +43,7 @@ class Attempts(Generic[L]):
         self.deadline_s = context.deadline_of(timeout_s)
         self._core = core
         self._idempotent = settings.idempotent(method)
+        self._key = affinity_of(self.metadata, settings.affinity) if settings.affinity else ""
         self._most = limits.ATTEMPTS_MAX
         self._tried: list[L] = []
         self._open = False  # an attempt is under way
@@ -69,7 +73,7 @@ class Attempts(Generic[L]):
     def first(self) -> L | None:
         """The task to ask first; None: there is nobody yet, wait."""
         tried = self._tried
-        link = self._core.begin(tried)
+        link = self._core.begin(tried, self._key)
         if link is not None:
             if tried:
                 self.metadata = (*self._sent, (context.ATTEMPT_KEY, str(len(tried))))
@@ -89,22 +93,33 @@ class Attempts(Generic[L]):
         remaining_s = self.remaining_s()
         return limits.FIRST_PLAN_WAIT_S if remaining_s is None else remaining_s
 
-    def succeeded(self) -> None:
+    def succeeded(self, trailers: Trailers | None = None) -> None:
         """The last task answered with OK."""
-        self._finish(None)
+        self._finish(None, trailers=trailers)
 
     def abandoned(self) -> None:
         """The caller gave up, or never got as far as sending: says nothing about the task."""
         self._finish(None, cancelled=True)
 
-    def _finish(self, failure: Failure | None, *, cancelled: bool = False, refused: bool = False) -> None:
+    def _finish(
+        self,
+        failure: Failure | None,
+        *,
+        cancelled: bool = False,
+        refused: bool = False,
+        trailers: Trailers | None = None,
+    ) -> None:
         # Once for each attempt, whoever notices first that it is over.
         if self._open:
             self._open = False
-            outcome = Outcome(failure, cancelled, refused, self._criticality, self._started_s)
-            self._core.finish(self._tried[-1], outcome)
+            core, link = self._core, self._tried[-1]
+            core.finish(link, Outcome(failure, cancelled, refused, self._criticality, self._started_s))
+            if core.listening and trailers is not None:
+                core.hear(link, trailers() or ())
 
-    def failed(self, code: grpc.StatusCode, details: str, *, repeatable: bool = True) -> L | None:
+    def failed(
+        self, code: grpc.StatusCode, details: str, *, repeatable: bool = True, trailers: Trailers | None = None
+    ) -> L | None:
         """The last task's attempt ended so; the next task to ask, None: the failure stands.
 
         `repeatable`: the caller still has the request whole, and nothing of the response was handed on.
@@ -116,7 +131,7 @@ class Attempts(Generic[L]):
         now_s = time.monotonic()
         failure = classify(code.name, details, link.target, now_s - self._started_s)
         refused = is_refusal(failure, details)
-        self._finish(failure, refused=refused)
+        self._finish(failure, refused=refused, trailers=trailers)
         may = may_repeat(failure, idempotent=self._idempotent)
         if self._paid and may and not refused:
             self._core.retried_in_vain()

@@ -9,24 +9,30 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import Generic, Protocol, TypeVar
+
+import grpc
 
 from bns.model import HealthStatus
 from gslb.model import limits
 from gslb.model.criticality import Criticality
 from gslb.model.endpoint import ServiceEndpoint
 from gslb.model.resources import Catalog
+from gslb.rpc.client.chooser import Chooser, chooser_for, policy_of, report_in
 from gslb.rpc.client.link import Link
 from gslb.rpc.client.protection import Outcome, Protection
 from gslb.rpc.client.timers import Timers
+from gslb.rpc.context import Metadatum
 from gslb.rpc.policy.budget import RetryBudget
 from gslb.rpc.policy.errors import LOOK_S
 from gslb.rpc.policy.failure import ANSWERS, Failure
 from gslb.rpc.policy.hedge import Hedging
 from gslb.rpc.policy.presence import Presence
+from gslb.rpc.policy.slow_start import weigh
 from gslb.rpc.policy.stall import keeps_waiting, leaves_out
 from gslb.rpc.policy.suspicion import Suspicion, Verdict, sample
 from gslb.rpc.policy.table import PickTable, build_table, sights_of
@@ -47,6 +53,8 @@ class Settings:
     idempotent: Callable[[str], bool]  # by the method's full name: may a request be executed twice?
     criticality: Criticality | None = None  # None: inherited from the request being served
     hedging: bool = False  # idempotent calls with one request and one response may be sent twice when they are late
+    policy: str = ""  # a name in `gslb.rpc.policy.rules`; empty: what the service's configuration calls for
+    affinity: str = ""  # the metadata key whose value says which requests should meet at one task; empty: none
 
 
 class Feed(Protocol):
@@ -77,6 +85,9 @@ class Counts:
     retries_refused: int = 0  # by the budget
     no_endpoint: int = 0
     failures: int = 0  # logical calls that ended without an answer
+    reports: int = 0  # of tasks on their load, with their answers
+    probes: int = 0  # questions to tasks for their load
+    probes_failed: int = 0
 
 
 class ServiceCore(Generic[L]):
@@ -87,6 +98,7 @@ class ServiceCore(Generic[L]):
         self.table: PickTable[L] | None = None
         self.counts = Counts()
         self.closed = False
+        self.listening = False  # whether reports that come with answers are of use
         self._feed = feed
         self._make_link = make_link
         self._lock = threading.Lock()
@@ -102,6 +114,8 @@ class ServiceCore(Generic[L]):
         self._protection = Protection(Hedging() if settings.hedging else None)
         self._suspicion = Suspicion()
         self._presence = Presence()
+        self._chooser: Chooser[L] | None = None  # None: the table alone chooses
+        self._warming = False  # a look at tasks that are new is due
         self._ticking = False  # a look at datacenters that return is due
         self._attempts = [0] * len(Criticality)  # logical first attempts, since the last report
         self._total_attempts = [0] * len(Criticality)
@@ -112,11 +126,19 @@ class ServiceCore(Generic[L]):
 
     def pick(self) -> L | None:
         """The task for the next request; None while there is nobody. Counts nothing."""
-        table = self.table
+        table, chooser = self.table, self._chooser
+        if table is not None and chooser is not None:
+            with self._lock:
+                return self._chosen([], "", time.monotonic())
         return table.pick(self._rng) if table is not None else None
 
-    def begin(self, tried: list[L]) -> L | None:
-        """Picks a task, another one than those tried, and counts a request in flight there; None: nobody to ask."""
+    def begin(self, tried: list[L], key: str = "") -> L | None:
+        """Picks a task, another one than those tried, and counts a request in flight there; None: nobody to ask.
+
+        `key`: of affinity, for the policy that goes by it.
+        """
+        if self._chooser is not None:
+            return self._begin_by_rule(tried, key)
         while (table := self.table) is not None:
             link = table.pick_again(tried, self._rng) if tried else table.pick(self._rng)
             now_s = time.monotonic()
@@ -124,23 +146,52 @@ class ServiceCore(Generic[L]):
                 # A link that left between the two lines above may be closed by now; the table is a new one then.
                 if link.leaving:
                     continue
-                link.in_flight += 1
-                link.picks += 1
-                if link.in_flight == 1:
-                    link.heard_s = now_s
-                doubted = keeps_waiting(link, now_s)
-                if doubted:
-                    link.asked = True
+                doubted = self._given(link, now_s)
             if doubted:
                 self._question(link)
             return link
         return None
+
+    def _given(self, link: L, now_s: float) -> bool:
+        """Counts a request that goes there; whether it is time to ask the task if it is there. Under the lock."""
+        link.in_flight += 1
+        link.picks += 1
+        if link.in_flight == 1:
+            link.heard_s = now_s
+        doubted = keeps_waiting(link, now_s)
+        link.asked = link.asked or doubted
+        return doubted
+
+    def _begin_by_rule(self, tried: list[L], key: str) -> L | None:
+        now_s = time.monotonic()
+        with self._lock:
+            link = self._chosen(tried, key, now_s)
+            if link is None or self._chooser is None:
+                return None
+            doubted = self._given(link, now_s)
+            asked = self._chooser.to_ask(link, self._rng, now_s)
+            self.counts.probes += len(asked)
+        if doubted:
+            self._question(link)
+        if asked:
+            # Not here: the request goes first.
+            self.after(0.0, lambda: self._ask_loads(asked))
+        return link
+
+    def _chosen(self, tried: list[L], key: str, now_s: float) -> L | None:
+        """The rule's choice; under the lock, as the links are that it chooses from."""
+        table, chooser = self.table, self._chooser
+        if table is None or chooser is None:
+            return None
+        return chooser.pick(table, tried, key, self._rng, now_s)
 
     def finish(self, link: L, outcome: Outcome) -> None:
         """The attempt on `link` ended."""
         failure, cancelled, now_s = outcome.failure, outcome.cancelled, time.monotonic()
         with self._lock:
             link.in_flight -= 1
+            if self._chooser is not None and not cancelled:
+                self._chooser.ended(link, now_s - outcome.sent_s, now_s, ok=failure in {None, Failure.ANSWERED})
             falls = not cancelled and link.note(failure)
             if not cancelled and link.charge(failure, now_s):
                 self._plan_relief(link)
@@ -281,6 +332,7 @@ class ServiceCore(Generic[L]):
         """The control plane's newest word on the service; None: there is no such service (any more)."""
         idle: list[L] = []
         again: list[L] = []
+        now_s = time.monotonic()
         with self._lock:
             if self.closed:
                 return
@@ -290,13 +342,14 @@ class ServiceCore(Generic[L]):
                 link = self._links.get(task)
                 if link is not None and link.target == endpoint.target:
                     recovered = endpoint.health is HealthStatus.HEALTHY is not link.endpoint.health
-                    link.update(endpoint)
+                    link.update(endpoint, now_s)
                     if link.down and recovered:
                         again.append(link)
                     continue
                 if link is not None:
                     idle += self._leave(link)
-                self._links[task] = self._make_link(endpoint)
+                made = self._links[task] = self._make_link(endpoint)
+                made.known_s = now_s
             for task in [task for task in self._links if task not in endpoints]:
                 idle += self._leave(self._links.pop(task))
             waiting = self._rebuild()
@@ -327,15 +380,75 @@ class ServiceCore(Generic[L]):
         view = self._view
         built = None
         if view is not None:
+            self._plan_warm_up(weigh(self._links.values(), time.monotonic(), time.time()))
             kept = self._presence.look(sights_of(view, self._links), time.monotonic())
             built = build_table(view, self._links, self.settings.locality, self._catalog, kept)
             self._plan_look()
         self.table = built
-        if built is None:
+        if view is None or built is None:
             return []
+        self._chooser = chooser_for(policy_of(self.settings.policy, view.service), self._chooser)
+        if self._chooser is not None:
+            self._chooser.assign(built, view.by_datacenter, time.monotonic())
+            self.listening = self._chooser.listens
         self._ready.notify_all()
         waiting, self._waiting = self._waiting, {}
         return list(waiting.values())
+
+    # A task that is new
+
+    def _plan_warm_up(self, some_are_new: bool) -> None:
+        """Has tasks weighed again after a while; under the lock."""
+        if not some_are_new or self._warming:
+            return
+        self._warming = self.after(limits.SLOW_START_STEP_S, self._warm_up)
+        if not self._warming:
+            # Nobody is left who could raise them.
+            for link in self._links.values():
+                link.weight = link.endpoint.weight
+
+    def _warm_up(self) -> None:
+        self._warming = False
+        self._refresh()
+
+    def _refresh(self) -> None:
+        """Builds the table anew because time has passed."""
+        with self._lock:
+            waiting = [] if self.closed else self._rebuild()
+        for callback in waiting:
+            callback()
+
+    # What tasks say of their load
+
+    def hear(self, link: L, trailers: Iterable[Metadatum]) -> None:
+        """Takes in a report that came with an answer."""
+        report = report_in(trailers)
+        if report is None:
+            return
+        with self._lock:
+            self.counts.reports += 1
+            if self._chooser is not None:
+                self._chooser.reported(link, report, time.monotonic())
+
+    def _ask_loads(self, links: Iterable[L]) -> None:
+        for link in links:
+            link.ask_load(limits.LOAD_PROBE_TIMEOUT_S, partial(self._load_said, link))
+
+    def _load_said(self, link: L, code: grpc.StatusCode, line: bytes) -> None:
+        with self._lock:
+            if self._chooser is None or not self._chooser.answered(link, code, line, self._rng, time.monotonic()):
+                self.counts.probes_failed += 1
+
+    def policy(self) -> str:
+        """The policy in force."""
+        with self._lock:
+            chooser, service = self._chooser, self._view.service if self._view is not None else None
+            return chooser.policy if chooser is not None else policy_of(self.settings.policy, service)
+
+    def knows(self, link: L) -> Mapping[str, float]:
+        """What the policy's rule goes by for a task."""
+        with self._lock:
+            return self._chooser.knows(link, time.monotonic()) if self._chooser is not None else {}
 
     # A task that does not answer
 
@@ -475,11 +588,8 @@ class ServiceCore(Generic[L]):
             self._presence = Presence()
 
     def _look(self) -> None:
-        with self._lock:
-            self._ticking = False
-            waiting = [] if self.closed else self._rebuild()
-        for callback in waiting:
-            callback()
+        self._ticking = False
+        self._refresh()
 
     def kept(self) -> dict[str, float]:
         """The datacenters that keep only this part of their share, because too few of their tasks answer, or did."""

@@ -1,12 +1,14 @@
 """Where a channel's calls go and why, as plain values for people, /statusz and JSON."""
 
+from collections.abc import Mapping
+
 from gslb.model.criticality import Criticality
 from gslb.rpc.client.core import L, ServiceCore
 from gslb.rpc.client.link import Link
 from gslb.rpc.client.protection import Protection
 
 
-def _task(link: Link, usable: frozenset[str]) -> dict[str, object]:
+def _task(link: Link, usable: frozenset[str], knows: Mapping[str, float]) -> dict[str, object]:
     return {
         "task": link.endpoint.task,
         "target": link.target,
@@ -21,6 +23,7 @@ def _task(link: Link, usable: frozenset[str]) -> dict[str, object]:
         "in_flight": link.in_flight,
         "burden": round(link.burden, 2),
         "picks": link.picks,
+        "knows": {name: round(value, 6) for name, value in knows.items()},
     }
 
 
@@ -44,6 +47,8 @@ def explain(core: ServiceCore[L]) -> dict[str, object]:
         "service": settings.service,
         "locality": settings.locality,
         "caller": settings.caller,
+        "policy": core.policy(),
+        "affinity": settings.affinity,
         "shares": dict(table.shares) if table is not None else {},
         "datacenters": [group.datacenter for group in groups],
         "kept": {name: round(part, 4) for name, part in core.kept().items()},
@@ -51,12 +56,15 @@ def explain(core: ServiceCore[L]) -> dict[str, object]:
         "reason": core.reason() if table is None else "",
         "stamp": tuple(view.plan.stamp) if view is not None and view.plan is not None else None,
         "notes": list(view.plan.notes) if view is not None and view.plan is not None else [],
-        "endpoints": [_task(link, usable) for link in core.links()],
+        "endpoints": [_task(link, usable, core.knows(link)) for link in core.links()],
         "requests": {level.name: count for level, count in zip(Criticality, core.total_attempts(), strict=True)},
         "retries": core.counts.retries,
         "retries_refused": core.counts.retries_refused,
         "no_endpoint": core.counts.no_endpoint,
         "failures": core.counts.failures,
         **_protection(core.protection()),
+        "reports": core.counts.reports,
+        "probes": core.counts.probes,
+        "probes_failed": core.counts.probes_failed,
         "control": core.feed_state(),
     }

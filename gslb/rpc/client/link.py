@@ -11,7 +11,11 @@ from gslb.rpc.policy.member import Member
 # gRPC's own health service: any answer at all shows that the task is there, so it need not know the method.
 PROBE_METHOD = "/grpc.health.v1.Health/Check"
 
+# How busy a task is, in a line (`gslb.rpc.policy.report`): servers made with `gslb.rpc.server.report` have it.
+LOAD_METHOD = "/gslb.rpc.Load/Get"
+
 ProbeDone = Callable[[bool], None]  # whether it answered
+LoadSaid = Callable[[grpc.StatusCode, bytes], None]  # the status; with OK, the line
 
 
 @dataclass(slots=True, eq=False)
@@ -24,6 +28,10 @@ class Link(Member):
 
         `patient`: dials until the time is up; else the first refusal is the answer.
         """
+
+    @abstractmethod
+    def ask_load(self, timeout_s: float, said: LoadSaid) -> None:
+        """Asks how busy it is; calls `said` once, from any thread, or never if the connection is closed meanwhile."""
 
     @abstractmethod
     def shut(self) -> None:

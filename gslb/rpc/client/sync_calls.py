@@ -114,13 +114,14 @@ class RoutedCall(CallBase):
         """gRPC says that an attempt is over: goes on with another one, or ends."""
         code = inner.code()
         if code is grpc.StatusCode.OK:
-            self._attempts.succeeded()
+            self._attempts.succeeded(inner.trailing_metadata)
             self._end()
             return
         with self._changed:
             kept = self._replay.hold() if self._replay is not None else True
             repeatable = kept and not self._delivered and not self._cancelled
-            link = self._attempts.failed(code, inner.details() or "", repeatable=repeatable)
+            details = inner.details() or ""
+            link = self._attempts.failed(code, details, repeatable=repeatable, trailers=inner.trailing_metadata)
             if link is not None:
                 try:
                     self._launch(link)

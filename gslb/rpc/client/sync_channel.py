@@ -5,12 +5,12 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, cast
 
 import grpc
 from typing_extensions import override
 
-from gslb.rpc.client.attempts import Attempts
+from gslb.rpc.client.attempts import Attempts, Trailers
 from gslb.rpc.client.core import Feed, ServiceCore, Settings
 from gslb.rpc.client.facade import Facade, Routed, call_options
 from gslb.rpc.client.replay import Replay
@@ -56,7 +56,12 @@ class _Routed(Routed[SyncLink]):
                 )
             except grpc.RpcError as error:
                 kept = replay.hold() if replay is not None else True
-                following = attempts.failed(error.code(), error.details() or "", repeatable=kept)
+                following = attempts.failed(
+                    error.code(),
+                    error.details() or "",
+                    repeatable=kept,
+                    trailers=cast(Trailers, error.trailing_metadata),
+                )
                 if following is None:
                     raise
                 link = following
@@ -64,7 +69,7 @@ class _Routed(Routed[SyncLink]):
                 attempts.abandoned()
                 raise
             else:
-                attempts.succeeded()
+                attempts.succeeded(answer[1].trailing_metadata)
                 return answer
 
     def _call(

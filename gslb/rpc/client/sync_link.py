@@ -8,7 +8,7 @@ from typing import Protocol, cast
 import grpc
 from typing_extensions import override
 
-from gslb.rpc.client.link import PROBE_METHOD, Link, ProbeDone, answered
+from gslb.rpc.client.link import LOAD_METHOD, PROBE_METHOD, Link, LoadSaid, ProbeDone, answered
 from gslb.rpc.client.methods import Method
 from gslb.rpc.context import Metadata
 
@@ -75,6 +75,21 @@ class SyncLink(Link):
         except ValueError:  # the channel was closed meanwhile
             return
         call.add_done_callback(lambda ended: done(answered(cast(InnerCall, ended).code())))
+
+    @override
+    def ask_load(self, timeout_s: float, said: LoadSaid) -> None:
+        try:
+            ask = self._open().unary_unary(LOAD_METHOD, request_serializer=None, response_deserializer=None)
+            call = cast(InnerCall, ask.future(b"", timeout=timeout_s))
+        except ValueError:  # the channel was closed meanwhile
+            return
+
+        def over() -> None:
+            code = call.code()
+            said(code, cast(bytes, call.result()) if code is grpc.StatusCode.OK else b"")
+
+        if not call.add_callback(over):
+            over()
 
     @override
     def shut(self) -> None:

@@ -13,10 +13,10 @@ room than a multiple of the mean, so that one that lies gains little.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Final, Generic
+from typing import ClassVar, Final, Generic
 
 from typing_extensions import override
 
@@ -42,6 +42,9 @@ class _Heard(Generic[M]):
 
 class Adaptive(Rule[M]):
     """See the module."""
+
+    listens: ClassVar[bool] = True
+    asks: ClassVar[bool] = True
 
     def __init__(self, probes: int = PROBES, freshest: int = FRESHEST) -> None:
         self._probes = probes
@@ -95,3 +98,11 @@ class Adaptive(Rule[M]):
         in_flight = max(report.in_flight, float(member.in_flight)) + 1.0
         self._heard.pop(member, None)
         self._heard[member] = _Heard(member, in_flight, 1.0 / (room * member.weight), now_s)
+
+    @override
+    def knows(self, member: M, now_s: float) -> Mapping[str, float]:
+        heard = self._heard.get(member)
+        if heard is None:
+            return {}
+        room = 1.0 / (heard.per_request * member.weight)
+        return {"in_flight": heard.in_flight - 1.0, "room": room, "age_s": now_s - heard.at_s}

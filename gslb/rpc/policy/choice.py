@@ -9,9 +9,9 @@ Calls must not overlap: the channel's lock guards a rule. `now_s` is monotonic s
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic
+from typing import ClassVar, Generic
 
 from typing_extensions import override
 
@@ -35,6 +35,10 @@ class Report:
 class Rule(ABC, Generic[M]):
     """Chooses among the tasks of one datacenter. Rules override what they need."""
 
+    # Whether reports that come with answers are of use to it, and whether it has tasks probed.
+    listens: ClassVar[bool] = False
+    asks: ClassVar[bool] = False
+
     @abstractmethod
     def assign(self, members: Sequence[M], now_s: float) -> None:
         """The tasks that may be picked from now on; never empty."""
@@ -55,6 +59,11 @@ class Rule(ABC, Generic[M]):
     def ended(self, member: M, latency_s: float, now_s: float, *, ok: bool) -> None:
         """A request there ended after `latency_s`; `ok`: with an answer that is no error."""
         del member, latency_s, now_s, ok
+
+    def knows(self, member: M, now_s: float) -> Mapping[str, float]:
+        """What it goes by for this task, for people to read; empty: nothing."""
+        del member, now_s
+        return {}
 
 
 class RoundRobin(Rule[M]):

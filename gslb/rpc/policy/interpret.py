@@ -11,10 +11,10 @@ K is learned: what all tasks report to end per second, times the time that lies 
 
 import math
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Final
+from typing import ClassVar, Final
 
 from typing_extensions import override
 
@@ -49,6 +49,8 @@ class _Known:
 
 class LoadInterpretation(Rule[M]):
     """See the module. Our own requests, which a report cannot have yet, are added to it."""
+
+    listens: ClassVar[bool] = True
 
     def __init__(self) -> None:
         self._members: tuple[M, ...] = ()
@@ -97,3 +99,10 @@ class LoadInterpretation(Rule[M]):
         parts = [part * member.weight for part, member in zip(poured(levels, expected), self._members, strict=True)]
         sums = list(accumulate(parts))
         self._chances = [part / sums[-1] for part in sums]
+
+    @override
+    def knows(self, member: M, now_s: float) -> Mapping[str, float]:
+        known = self._known.get(member)
+        if known is None or not math.isfinite(known.at_s):
+            return {}
+        return {"in_flight": known.in_flight, "rps": known.rps, "age_s": now_s - known.at_s}

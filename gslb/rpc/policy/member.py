@@ -32,6 +32,7 @@ class Member:
     burden: float = 0.0  # its recent errors, in requests that count as if they were in flight
     error_load: ErrorLoad = field(default_factory=ErrorLoad)
     watched: bool = False  # somebody is going to relieve it of its burden
+    known_s: float = 0.0  # monotonic: since when this process of the task is known
     target: str = field(init=False)
     weight: float = field(init=False)
 
@@ -44,8 +45,10 @@ class Member:
         """Whether it is left out although it can be reached, as far as is known."""
         return self.ejected or self.stalled
 
-    def update(self, endpoint: ServiceEndpoint) -> None:
-        """The control plane says something new about it: health, weight."""
+    def update(self, endpoint: ServiceEndpoint, now_s: float) -> None:
+        """The control plane says something new about it: health, weight, that it was started anew."""
+        if endpoint.started_s != self.endpoint.started_s:
+            self.known_s = now_s
         self.endpoint = endpoint
         self.weight = endpoint.weight
 

@@ -10,16 +10,20 @@ A pool ages and, because the best entries are used up, decays. So entries expire
     b_reuse = max(1, (1 + delta) / ((1 - pool / tasks) * probes - removed)),
 
 counts one more request in flight with each use, and with each request the oldest or the worst one, in turn, is removed.
+
+Where the pool has fewer than two entries the paper picks at random. We take the less busy of two, by our own requests: a
+service whose tasks cannot be probed is served as by `least_request`. And no task is believed to have less in flight than
+we have there ourselves.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Generic
+from typing import ClassVar, Final, Generic
 
 from typing_extensions import override
 
 from gslb.rpc.policy.choice import Report, Rng, Rule
-from gslb.rpc.policy.p2c import M
+from gslb.rpc.policy.p2c import Group, M, group_of
 from gslb.rpc.policy.suspicion import sample
 
 
@@ -47,12 +51,19 @@ class _Answer(Generic[M]):
     uses: int  # that are left
 
 
+def _load(answer: _Answer[M]) -> float:
+    """Requests in flight there, errors included: what it said, and never fewer than our own."""
+    return max(answer.in_flight, float(answer.member.in_flight)) + answer.member.burden
+
+
 class Prequal(Rule[M]):
     """See the module."""
 
+    asks: ClassVar[bool] = True
+
     def __init__(self, knobs: Knobs = PUBLISHED) -> None:
         self._knobs = knobs
-        self._members: tuple[M, ...] = ()
+        self._group: Group[M] = Group("", ())
         self._known: frozenset[M] = frozenset()
         self._pool: list[_Answer[M]] = []  # in the order in which they came
         self._size = knobs.pool
@@ -64,7 +75,7 @@ class Prequal(Rule[M]):
 
     @override
     def assign(self, members: Sequence[M], now_s: float) -> None:
-        self._members = tuple(members)
+        self._group = group_of("", members)
         self._known = frozenset(members)
         self._pool = [answer for answer in self._pool if answer.member in self._known]
         knobs, count = self._knobs, len(members)
@@ -82,8 +93,8 @@ class Prequal(Rule[M]):
         while pool and pool[0].at_s < oldest_s:
             del pool[0]
         if len(pool) < 2:
-            return self._members[int(rng() * len(self._members))]
-        loads = sorted([answer.in_flight + answer.member.burden for answer in pool])
+            return self._group.pick(rng)
+        loads = sorted([_load(answer) for answer in pool])
         hot_above = loads[min(len(loads) - 1, int(self._knobs.hot_quantile * len(loads)))]
         best = self._best(hot_above)
         best.in_flight += 1
@@ -96,11 +107,11 @@ class Prequal(Rule[M]):
     def _best(self, hot_above: float) -> _Answer[M]:
         best, least_s = self._pool[0], -1.0
         for answer in self._pool:
-            if answer.in_flight + answer.member.burden < hot_above and (answer.latency_s < least_s or least_s < 0):
+            if _load(answer) < hot_above and (answer.latency_s < least_s or least_s < 0):
                 best, least_s = answer, answer.latency_s
         if least_s >= 0:
             return best
-        return min(self._pool, key=lambda answer: answer.in_flight + answer.member.burden)
+        return min(self._pool, key=_load)
 
     def _remove(self, hot_above: float) -> None:
         """Takes away the oldest and the worst in turn."""
@@ -124,15 +135,24 @@ class Prequal(Rule[M]):
         self._to_probe += self._knobs.probes
         count = int(self._to_probe)
         self._to_probe -= count
-        return sample(self._members, rng, count)
+        return sample(self._group.members, rng, count)
 
     @override
     def reported(self, member: M, report: Report, now_s: float, *, probe: bool = False) -> None:
         if not probe or member not in self._known:
             return
+        # Of few tasks a pool could hold one alone: newer word takes the place of older.
+        self._pool = [answer for answer in self._pool if answer.member is not member]
         if len(self._pool) >= self._size:
             del self._pool[0]
         whole = int(self._reuse)
         part = self._reuse - whole
         uses = whole + (part > 0 and self._rng is not None and self._rng() < part)
         self._pool.append(_Answer(member, report.in_flight, report.latency_s, now_s, uses))
+
+    @override
+    def knows(self, member: M, now_s: float) -> Mapping[str, float]:
+        for answer in reversed(self._pool):
+            if answer.member is member:
+                return {"in_flight": answer.in_flight, "latency_s": answer.latency_s, "age_s": now_s - answer.at_s}
+        return {}

@@ -7,7 +7,7 @@ depend on a task's name only: when a task comes or goes, only the keys next to i
 """
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import Final
 
@@ -95,3 +95,8 @@ class RingHash(Rule[M]):
                 break
         # A mean below one request: everybody is above the bound, the least busy is not far above.
         return min(members, key=lambda member: member.in_flight + member.burden)
+
+    @override
+    def knows(self, member: M, now_s: float) -> Mapping[str, float]:
+        del now_s
+        return {"points": float(len(self._cache.get(member.endpoint.task, ())))}

@@ -37,15 +37,24 @@ class PickTable(Generic[M]):
         groups = self.groups
         if len(groups) == 1:
             return groups[0].pick(rng)
-        drawn = bisect_right(self.cumulative, rng())
-        return groups[drawn if drawn < len(groups) else -1].pick(rng)
+        return self.draw(rng()).pick(rng)
+
+    def draw(self, u: float) -> Group[M]:
+        """The datacenter for a first attempt; `u` in [0, 1), the same gives the same while the shares are the same."""
+        groups = self.groups
+        drawn = bisect_right(self.cumulative, u)
+        return groups[drawn if drawn < len(groups) else -1]
 
     def has_others(self, tried: Sequence[M]) -> bool:
         """Whether there is a task besides those tried."""
         return any(without(group, tried) is not None for group in self.order)
 
     def pick_again(self, tried: Sequence[M], rng: Callable[[], float]) -> M:
-        """The task for a retry: another one in the same datacenter, then one in another datacenter, then any.
+        """The task for a retry."""
+        return self.draw_again(tried, rng).pick(rng)
+
+    def draw_again(self, tried: Sequence[M], rng: Callable[[], float]) -> Group[M]:
+        """The tasks that a retry may go to: others of the same datacenter, then those of another one, then any.
 
         When the whole datacenter is gone, all that was under way there comes back at once: it goes to the heirs, as what
         is sent from now on does. Where it is nearest or largest there may be no room for it.
@@ -55,7 +64,7 @@ class PickTable(Generic[M]):
         if last in self.heirs:
             heir = self.heirs[last].pick(rng())
             if heir not in datacenters and (left := _untried(self.order, heir, tried)):
-                return left.pick(rng)
+                return left
         # The second attempt stays near, the third leaves: what failed twice in a datacenter may well fail a third time.
         stay = len(tried) == 1
         here = [group for group in self.order if group.datacenter == last]
@@ -63,8 +72,8 @@ class PickTable(Generic[M]):
         rest = [group for group in self.order if group.datacenter in datacenters and group.datacenter != last]
         for group in [*here, *away, *rest] if stay else [*away, *here, *rest]:
             if left := without(group, tried):
-                return left.pick(rng)
-        return self.pick(rng)
+                return left
+        return self.draw(rng())
 
 
 def _untried(groups: Sequence[Group[M]], datacenter: str, tried: Sequence[M]) -> Group[M] | None:

@@ -4,14 +4,15 @@
 
 A task that reports nothing usable, or not yet for long, weighs what the others weigh on average; if fewer than two do
 report, all weigh the same. Our own errors with a task divide its weight, so a task that lies about its load attracts
-nothing while it fails. Turns are given by earliest deadline: task i has one each 1/weight, in between the others'.
+nothing while it fails; and no weight is more than WEIGHT_SPREAD times the median. Turns are given by earliest deadline:
+task i has one each 1/weight, in between the others'.
 """
 
 import heapq
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final
 
 from typing_extensions import override
 
@@ -30,6 +31,8 @@ class Timing:
 
 
 A58: Final = Timing()
+# Machines differ by less; a report that says more is a lie or a rounding error of an idle server.
+WEIGHT_SPREAD: Final = 10.0
 
 
 @dataclass(slots=True)
@@ -41,6 +44,8 @@ class _Weight:
 
 class WeightedRoundRobin(Rule[M]):
     """See the module."""
+
+    listens: ClassVar[bool] = True
 
     def __init__(self, timing: Timing = A58) -> None:
         self._timing = timing
@@ -70,7 +75,7 @@ class WeightedRoundRobin(Rule[M]):
         if report.rps <= 0 or not math.isfinite(report.rps):
             return
         used = report.utilization + report.eps / report.rps * self._timing.error_penalty
-        if not (used > 0 and math.isfinite(used)):
+        if not (used > 0 and math.isfinite(report.rps / used)):
             return
         weight = self._weights.get(member)
         if weight is None or now_s - weight.at_s > self._timing.expiry_s:
@@ -87,11 +92,20 @@ class WeightedRoundRobin(Rule[M]):
             for member, weight in self._weights.items()
             if now_s - weight.since_s >= timing.blackout_s and now_s - weight.at_s <= timing.expiry_s
         }
-        mean = sum(usable.values()) / len(usable) if len(usable) >= 2 else 1.0
         if len(usable) < 2:
             usable = {}
+        most = WEIGHT_SPREAD * sorted(usable.values())[(len(usable) - 1) // 2] if usable else 1.0
+        usable = {member: min(weight, most) for member, weight in usable.items()}
+        mean = sum(usable.values()) / len(usable) if usable else 1.0
         self._turns = []
         for i, member in enumerate(self._members):
             step = (1.0 + member.burden) / (usable.get(member, mean) * member.weight)
             self._turns.append((rng() * step, i, step))
         heapq.heapify(self._turns)
+
+    @override
+    def knows(self, member: M, now_s: float) -> Mapping[str, float]:
+        weight = self._weights.get(member)
+        if weight is None:
+            return {}
+        return {"weight": weight.value, "age_s": now_s - weight.at_s, "reporting_s": now_s - weight.since_s}
