@@ -18,6 +18,7 @@ from gslb.rpc.policy.deadline import earliest, left_s
 
 TRACE_ID_KEY = "gslb-trace-id"
 CRITICALITY_KEY = "gslb-criticality"
+CALLER_KEY = "gslb-caller"  # the service that asks, as it says itself: quotas are by it
 ATTEMPT_KEY = "gslb-attempt"  # how many tasks were asked before, on retries; missing: none
 
 Metadatum = tuple[str, str | bytes]
@@ -133,8 +134,13 @@ def incoming(metadata: Iterable[Metadatum], time_remaining_s: float | None = Non
     return Request(found_id or new_trace_id(), found_criticality, deadline_s, attempt)
 
 
-def outgoing(metadata: Iterable[Metadatum] | None, chosen: Criticality | None) -> tuple[Metadata, Criticality]:
-    """The metadata to send, and the criticality it says: the call's own, else the channel's, else the inherited one."""
+def outgoing(
+    metadata: Iterable[Metadatum] | None, chosen: Criticality | None, caller: str = ""
+) -> tuple[Metadata, Criticality]:
+    """The metadata to send, and the criticality it says: the call's own, else the channel's, else the inherited one.
+
+    `caller`: the service that this process is; never that of the request being served.
+    """
     given = tuple(metadata) if metadata else ()
     request = _current.get()
     level = (request.criticality if request else Criticality.CRITICAL) if chosen is None else chosen
@@ -150,6 +156,8 @@ def outgoing(metadata: Iterable[Metadatum] | None, chosen: Criticality | None) -
         own = ((TRACE_ID_KEY, request.trace_id if request else new_trace_id()),)
     if not any(key == CRITICALITY_KEY for key, _ in given):
         own = (*own, (CRITICALITY_KEY, level.name))
+    if caller and not any(key == CALLER_KEY for key, _ in given):
+        own = (*own, (CALLER_KEY, caller))
     return given + own, level
 
 

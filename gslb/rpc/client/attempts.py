@@ -31,7 +31,7 @@ class Attempts(Generic[L]):
         metadata: Iterable[context.Metadatum] | None,
     ) -> None:
         settings = core.settings
-        self.metadata, criticality = context.outgoing(metadata, settings.criticality)
+        self.metadata, criticality = context.outgoing(metadata, settings.criticality, settings.caller)
         self.deadline_s = context.deadline_of(timeout_s)
         self._core = core
         self._idempotent = settings.idempotent(method)
