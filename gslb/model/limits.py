@@ -166,7 +166,7 @@ EJECT_MAX_S: Final = 300.0
 EJECT_WINDOW_S: Final = 5.0
 SLOW_START_S: Final = 30.0
 
-# Quotas (docs/explanation/quotas.md)
+# Quotas (docs/how-to/set-quotas.md)
 QUOTA_PERIOD_S: Final = 2.0  # from the second one on a client is held to its quota; four reports
 QUOTA_REPORT_PERIOD_S: Final = 0.5
 # A service without quotas, or so many servers that a replica would hear more than this a second: less often.
