@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 from gslb.model import limits
 from gslb.model.criticality import Criticality
@@ -46,9 +47,28 @@ class Request:
 _current: ContextVar[Request | None] = ContextVar("gslb_request", default=None)
 
 
+class Spans(Protocol):
+    """Whoever knows the span that is active (`gslb.rpc.tracing`)."""
+
+    def trace_id(self) -> str:
+        """Its trace's id, 32 hexadecimal digits; empty when no span is active."""
+
+    def serves(self, request: Request) -> None:
+        """It is that of this request, which came in, or is to be answered with less."""
+
+
+_spans: Spans | None = None
+
+
+def observe(spans: Spans | None) -> None:
+    """Trace ids are those of spans from now on, and spans are told what is served; None: no more."""
+    global _spans
+    _spans = spans
+
+
 def new_trace_id() -> str:
-    """128 random bits as 32 hexadecimal digits, the form of W3C trace context."""
-    return f"{random.getrandbits(128):032x}"
+    """That of the span that is active, else 128 random bits: 32 hexadecimal digits, the form of W3C trace context."""
+    return (_spans.trace_id() if _spans is not None else "") or f"{random.getrandbits(128):032x}"
 
 
 def trace_id() -> str:
@@ -82,6 +102,8 @@ def current() -> Request | None:
 
 def enter(request: Request) -> Token[Request | None]:
     """Makes `request` the one being served here; `leave` undoes it."""
+    if request.degraded and _spans is not None:
+        _spans.serves(request)
     return _current.set(request)
 
 
@@ -131,34 +153,46 @@ def incoming(metadata: Iterable[Metadatum], time_remaining_s: float | None = Non
         elif key == ATTEMPT_KEY and _ATTEMPT.fullmatch(_text(value)):
             attempt = int(value)
     deadline_s = None if time_remaining_s is None else time.monotonic() + time_remaining_s
-    return Request(found_id or new_trace_id(), found_criticality, deadline_s, attempt)
+    request = Request(found_id or new_trace_id(), found_criticality, deadline_s, attempt)
+    if _spans is not None:
+        _spans.serves(request)
+    return request
+
+
+class Outgoing(NamedTuple):
+    """What a call sends on."""
+
+    metadata: Metadata
+    criticality: Criticality
+    trace_id: str
 
 
 def outgoing(
-    metadata: Iterable[Metadatum] | None, chosen: Criticality | None, caller: str = ""
-) -> tuple[Metadata, Criticality]:
-    """The metadata to send, and the criticality it says: the call's own, else the channel's, else the inherited one.
+    metadata: Iterable[Metadatum] | None, chosen: Criticality | None, caller: str = "", fresh: str = ""
+) -> Outgoing:
+    """The metadata to send, and what it says. Criticality: the call's own, else the channel's, else the inherited one.
 
-    `caller`: the service that this process is; never that of the request being served.
+    `caller`: the service that this process is; never that of the request being served. `fresh`: the trace id if none is
+    given or inherited; empty: a new one.
     """
     given = tuple(metadata) if metadata else ()
     request = _current.get()
     level = (request.criticality if request else Criticality.CRITICAL) if chosen is None else chosen
-    has_id = False
+    trace_id = ""
     for key, value in given:
         if key == TRACE_ID_KEY:
-            has_id = True
+            trace_id = _text(value)
         elif key == CRITICALITY_KEY:
             level = Criticality.__members__.get(_text(value), level)
-    if has_id:
-        own: Metadata = ()
-    else:
-        own = ((TRACE_ID_KEY, request.trace_id if request else new_trace_id()),)
+    own: Metadata = ()
+    if not trace_id:
+        trace_id = request.trace_id if request else fresh or new_trace_id()
+        own = ((TRACE_ID_KEY, trace_id),)
     if not any(key == CRITICALITY_KEY for key, _ in given):
         own = (*own, (CRITICALITY_KEY, level.name))
     if caller and not any(key == CALLER_KEY for key, _ in given):
         own = (*own, (CALLER_KEY, caller))
-    return given + own, level
+    return Outgoing(given + own, level, trace_id)
 
 
 def deadline_of(timeout_s: float | None) -> float | None:

@@ -12,7 +12,7 @@ def test_outside_of_a_request() -> None:
     assert context.trace_id() == ""
     assert context.criticality() is Criticality.CRITICAL
     assert context.time_remaining_s() is None
-    metadata, level = context.outgoing(None, None)
+    metadata, level, _ = context.outgoing(None, None)
     assert dict(metadata)["gslb-criticality"] == "CRITICAL"
     assert len(dict(metadata)["gslb-trace-id"]) == 32
     assert level is Criticality.CRITICAL
@@ -56,7 +56,7 @@ def test_a_bad_trace_id_is_replaced(value: str | bytes) -> None:
 
 def test_incoming_is_read_as_it_was_sent() -> None:
     with context.scope(trace_id="x-1", criticality=Criticality.SHEDDABLE):
-        sent, _ = context.outgoing((("other", b"\x00"),), None)
+        sent = context.outgoing((("other", b"\x00"),), None).metadata
     found = context.incoming(sent, 5.0)
     assert found.trace_id == "x-1"
     assert found.criticality is Criticality.SHEDDABLE

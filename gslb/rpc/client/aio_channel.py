@@ -51,11 +51,11 @@ class _Routed(Routed[AioLink]):
         if self._core.closed:
             raise grpc.aio.UsageError("Channel is closed.")
         attempts = Attempts(self._core, self._method.name, timeout, metadata)
-        method, sent = self._method, attempts.metadata
+        method = self._method
 
         def start(link: AioLink, timeout_s: float | None) -> InnerCall:
             given = request if replay is None else replay.attempt()
-            return link.method(method)(given, timeout=timeout_s, metadata=sent, **options)
+            return link.method(method)(given, timeout=timeout_s, metadata=attempts.metadata, **options)
 
         return attempts, start
 

@@ -8,6 +8,7 @@ import grpc
 
 from gslb.model import limits
 from gslb.rpc import context
+from gslb.rpc.client import spans
 from gslb.rpc.client.chooser import affinity_of
 from gslb.rpc.client.core import L, ServiceCore
 from gslb.rpc.policy.failure import Failure, classify, may_repeat
@@ -21,7 +22,9 @@ _OWN_ANSWERS = frozenset({Failure.ANSWERED, Failure.ERRED, Failure.SHED, Failure
 class Attempts(Generic[L]):
     """Counts the call once as demand, then hands out tasks until one answers, time is up or nothing may be repeated."""
 
-    __slots__ = ("_core", "_idempotent", "_key", "_open", "_started_s", "_tried", "deadline_s", "metadata")
+    __slots__ = (
+        "_core", "_idempotent", "_key", "_open", "_sent", "_started_s", "_trace", "_tried", "deadline_s", "metadata",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -31,7 +34,9 @@ class Attempts(Generic[L]):
         metadata: Iterable[context.Metadatum] | None,
     ) -> None:
         settings = core.settings
-        self.metadata, criticality = context.outgoing(metadata, settings.criticality, settings.caller)
+        sent, self._trace = spans.outgoing(settings, method, metadata)
+        self._sent, criticality, _ = sent
+        self.metadata = self._sent  # of the attempt under way
         self.deadline_s = context.deadline_of(timeout_s)
         self._core = core
         self._idempotent = settings.idempotent(method)
@@ -45,6 +50,8 @@ class Attempts(Generic[L]):
         """The task to ask first; None: there is nobody yet, wait."""
         link = self._core.begin(self._tried, self._key)
         if link is not None:
+            if self._trace is not None:
+                self.metadata = self._trace.attempt(link.endpoint, len(self._tried), self._sent)
             self._tried.append(link)
             self._open = True
             self._started_s = time.monotonic()
@@ -64,10 +71,23 @@ class Attempts(Generic[L]):
     def succeeded(self, trailers: Trailers | None = None) -> None:
         """The last task answered with OK."""
         self._finish(None, trailers=trailers)
+        self._note(None, grpc.StatusCode.OK)
+        self.over()
 
     def abandoned(self) -> None:
         """The caller gave up, or never got as far as sending: says nothing about the task."""
         self._finish(None, cancelled=True)
+        self._note(None, grpc.StatusCode.CANCELLED)
+        self.over()
+
+    def over(self, code: grpc.StatusCode | None = None, details: str = "") -> None:
+        """No other attempt follows. `code`: what the call ends with before any; None: with the last one's end."""
+        if self._trace is not None:
+            self._trace.over(code, details)
+
+    def _note(self, failure: Failure | None, code: grpc.StatusCode, details: str = "") -> None:
+        if self._trace is not None:
+            self._trace.attempt_over(failure, code, details)
 
     def _finish(self, failure: Failure | None, *, cancelled: bool = False, trailers: Trailers | None = None) -> None:
         # Once for each attempt, whoever notices first that it is over.
@@ -92,11 +112,16 @@ class Attempts(Generic[L]):
         now_s = time.monotonic()
         failure = classify(code.name, details, link.target, now_s - self._started_s)
         self._finish(failure, trailers=trailers)
+        self._note(failure, code, details)
         if not repeatable or not self._again(failure, now_s):
             if failure not in _OWN_ANSWERS:
                 self._core.counts.failures += 1
+            self.over()
             return None
-        return self.first()
+        following = self.first()
+        if following is None:
+            self.over()
+        return following
 
     def _again(self, failure: Failure, now_s: float) -> bool:
         return (
