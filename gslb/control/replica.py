@@ -31,6 +31,7 @@ from gslb.control.janitor import Janitor
 from gslb.control.leader import Elector
 from gslb.control.planner import Planner, Sources
 from gslb.control.publish import Publisher
+from gslb.control.quotas import QuotaDesk
 from gslb.control.recorder import Recorder
 from gslb.control.settings import EtcdSettings, Settings
 from gslb.control.tasks import end_all, for_ever
@@ -79,6 +80,7 @@ class Replica(Intake):
         self.demand = DemandFold()
         self.refusals = Refusals()
         self.frontends = Frontends()
+        self.quotas = QuotaDesk(time.monotonic())
         self.mirror = GslbMirror(self.etcd, self._on_changes)
         self.elector = Elector(self.etcd, settings.replica, address, self._on_leadership)
         self.publisher = Publisher(self.etcd, self.mirror.plans, self._tell_plans)
@@ -146,6 +148,7 @@ class Replica(Intake):
         config = self.mirror.config
         self.world.set_config(config)
         catalog = config.catalog
+        self.quotas.set_services(catalog.services)
         for name, service in catalog.services.items():
             if self._told.get(name) is service:
                 continue
@@ -244,9 +247,11 @@ class Replica(Intake):
             if now_s - last_s > FROZEN_S:
                 log.warning("this process stood still for %.1f s", now_s - last_s)
                 self.board.loads.thaw(now_s, now_s - last_s)
+                self.quotas.thaw(now_s - last_s)
             last_s = now_s
             self.etcd_silent_s = self.etcd.silent_s()
             self._judged(self.board.sweep(now_s))
+            self.quotas.tick(now_s)
             self._look_at_drains()
             self.world.look_at_held()
             self._note()

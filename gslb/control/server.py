@@ -15,11 +15,12 @@ from gslb.control.ending import StreamEnder
 from gslb.control.fanout.servicer import DiscoveryServicer
 from gslb.control.ingest.servicer import ReportsServicer
 from gslb.control.metrics import registry_of
+from gslb.control.quotas import QuotasServicer
 from gslb.control.replica import Replica
 from gslb.control.settings import Settings
 from gslb.control.statusz import status_page
 from gslb.ops.http import OpsServer
-from gslb.v1 import admin_pb2_grpc, report_pb2_grpc
+from gslb.v1 import admin_pb2_grpc, quota_pb2_grpc, report_pb2_grpc
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ async def serve(settings: Settings, stop: asyncio.Event | None = None) -> None:
     replica = Replica(settings, address)
     reports = ReportsServicer(replica)
     report_pb2_grpc.add_ReportsServicer_to_server(reports, server)
+    quota_pb2_grpc.add_QuotasServicer_to_server(QuotasServicer(replica.quotas, replica), server)
     DiscoveryServicer(replica.hub).register(server)
     admin_pb2_grpc.add_AdminServicer_to_server(AdminServicer(replica), server)
     replica.bns.add_to(server)

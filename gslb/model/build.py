@@ -12,6 +12,7 @@ from gslb.model.fields import Field, FieldProblem, Values, check_all
 from gslb.model.geography import Coordinates
 from gslb.model.grammar import parse_network
 from gslb.model.meta import Meta
+from gslb.model.quota import Quota
 from gslb.model.resources import (
     Backend,
     CapacityMode,
@@ -114,6 +115,10 @@ def _backend(read: _Reader) -> Backend:
     )
 
 
+def _quota(read: _Reader) -> Quota:
+    return Quota(read.text("caller"), read.number("rps"), read.number("cpu_cores"))
+
+
 def _service(meta: Meta, read: _Reader) -> Service:
     return Service(
         meta=meta,
@@ -128,6 +133,7 @@ def _service(meta: Meta, read: _Reader) -> Service:
         failover=read.texts("failover"),
         objective=Objective(read.text("objective")),
         latency_critical=read.flag("latency_critical"),
+        quotas=tuple(_quota(quota) for quota in read.mappings("quotas", schema.QUOTA)),
     )
 
 
@@ -231,4 +237,7 @@ def _service_values(service: Service) -> dict[str, object]:
         "failover": list(service.failover),
         "objective": service.objective.value,
         "latency_critical": service.latency_critical,
+        "quotas": [
+            {"caller": quota.caller, "rps": quota.rps, "cpu_cores": quota.cpu_cores} for quota in service.quotas
+        ],
     }

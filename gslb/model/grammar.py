@@ -11,6 +11,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from bns.names import InvalidNameError, check_label, parse_job
 from gslb.model import limits
+from gslb.model.quota import ANYBODY
 
 _DNS_LABEL = r"(?!-)[a-z0-9_-]{1,63}(?<!-)"
 _HOST_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -53,6 +54,10 @@ def _label(text: str) -> str | None:
 
 def _optional_label(text: str) -> str | None:
     return _label(text) if text else None
+
+
+def _caller(text: str) -> str | None:
+    return None if text == ANYBODY else _label(text)
 
 
 def _dns_name(text: str) -> str | None:
@@ -124,6 +129,7 @@ _LABEL_PATTERN = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 
 LABEL = Grammar("a DNS label", _label, f"^{_LABEL_PATTERN}$")
 OPTIONAL_LABEL = Grammar("a DNS label, or nothing", _optional_label, f"^({_LABEL_PATTERN})?$")
+CALLER = Grammar("a DNS label, or `*`", _caller, rf"^({_LABEL_PATTERN}|\*)$")
 DNS_NAME = Grammar("a DNS name", _dns_name, rf"^{_LABEL_PATTERN}(\.{_LABEL_PATTERN})+$")
 ZONE_NAME = Grammar("the origin of a zone", _zone_name, rf"^{_DNS_LABEL}(\.{_DNS_LABEL})*$")
 JOB = Grammar("a BNS job", _by_name(parse_job), f"^/bns/{_LABEL_PATTERN}/{_LABEL_PATTERN}/{_LABEL_PATTERN}$")

@@ -74,6 +74,8 @@ ZONE_MAX_BYTES: Final = 900_000
 NOTES_PER_PLAN_MAX: Final = 50
 NOTE_MAX_CHARS: Final = 500
 WEIGHT_MAX: Final = 1e6
+QUOTAS_PER_SERVICE_MAX: Final = 1_000
+CPU_CORES_MAX: Final = 1e6
 # What a reader keeps on disk.
 SNAPSHOT_MAX_BYTES: Final = 512 * 1024 * 1024
 
@@ -168,6 +170,19 @@ EJECT_WINDOW_S: Final = 5.0
 STALL_S: Final = 0.3
 STALL_AGAIN_S: Final = 1.0
 SLOW_START_S: Final = 30.0
+
+# Quotas (docs/how-to/set-quotas.md)
+QUOTA_PERIOD_S: Final = 2.0  # from the second one on a client is held to its quota; four reports
+QUOTA_REPORT_PERIOD_S: Final = 0.5
+# A service without quotas, or so many servers that a replica would hear more than this a second: less often.
+QUOTA_REPORTS_MAX_PER_S: Final = 2_000.0
+QUOTA_REPORT_IDLE_S: Final = 5.0
+QUOTA_REPORT_MAX_S: Final = 10.0
+# A replica that has just started shares out only when every server had the time to find it.
+QUOTA_SETTLE_S: Final = CONTROL_BACKOFF_MAX_S + 2 * QUOTA_REPORT_PERIOD_S
+# Servers that a replica remembers, and how many of their periods without a report make one forgotten.
+QUOTA_SERVERS_MAX: Final = 100_000
+QUOTA_SILENT_PERIODS: Final = 4.0
 SLOW_START_LEAST: Final = 0.1
 # Clients raise the weight of a new task in steps, this long each; a ring is built anew with every one.
 SLOW_START_STEP_S: Final = 3.0

@@ -9,6 +9,7 @@ from ipaddress import IPv4Network, IPv6Network
 from gslb.model import limits
 from gslb.model.geography import Coordinates
 from gslb.model.meta import Meta
+from gslb.model.quota import Quota
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,7 @@ class Service:
     failover: tuple[str, ...] = ()  # datacenters, the first choice first; policy FAILOVER
     objective: Objective = Objective.LATENCY
     latency_critical: bool = False  # channels that name no policy choose tasks by prequal
+    quotas: tuple[Quota, ...] = ()  # of clients that have one
 
     @property
     def name(self) -> str:

@@ -118,6 +118,32 @@ BACKEND = (
     ),
 )
 
+QUOTA = (
+    Field(
+        "caller",
+        Form.TEXT,
+        "the service that calls; `*`: everybody without a quota of his own, together",
+        required=True,
+        grammar=grammar.CALLER,
+    ),
+    Field(
+        "rps",
+        Form.NUMBER,
+        "the requests per second that it may have served, over all tasks",
+        default=0.0,
+        minimum=0,
+        maximum=limits.RATE_MAX_RPS,
+    ),
+    Field(
+        "cpu_cores",
+        Form.NUMBER,
+        "the CPU seconds per second that its requests may take, over all tasks",
+        default=0.0,
+        minimum=0,
+        maximum=limits.CPU_CORES_MAX,
+    ),
+)
+
 SERVICE = (
     Field(
         "backends",
@@ -204,6 +230,15 @@ SERVICE = (
         Form.BOOLEAN,
         "whether clients ask its tasks for their load ahead of need (policy prequal), unless told otherwise",
         default=False,
+    ),
+    Field(
+        "quotas",
+        Form.LIST,
+        "how much each client may ask of it; others are not limited",
+        default=(),
+        minimum=0,
+        maximum=limits.QUOTAS_PER_SERVICE_MAX,
+        items=Field("quota", Form.OBJECT, "a client with its quota", fields=QUOTA),
     ),
 )
 

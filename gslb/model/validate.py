@@ -88,6 +88,7 @@ def _check_service(service: Service) -> Iterator[FieldProblem]:
     yield from _check_unique(service.dns_names, "spec.dns_names")
     yield from _check_failover(service, datacenters)
     yield from _check_objective(service)
+    yield from _check_quotas(service)
 
 
 def _check_failover(service: Service, datacenters: Collection[str]) -> Iterator[FieldProblem]:
@@ -115,6 +116,18 @@ def _check_objective(service: Service) -> Iterator[FieldProblem]:
                     f"spec.backends[{index}].request_mbit",
                     "objective throughput needs to know how much a request sends: give it in megabits",
                 )
+
+
+def _check_quotas(service: Service) -> Iterator[FieldProblem]:
+    """Each client has one quota, in one unit."""
+    yield from _check_unique((quota.caller for quota in service.quotas), "spec.quotas")
+    for index, quota in enumerate(service.quotas):
+        if (quota.rps > 0) == (quota.cpu_cores > 0):
+            yield FieldProblem(
+                f"spec.quotas[{index}]",
+                f"{quota.caller!r} has rps {quota.rps:g} and cpu_cores {quota.cpu_cores:g}:"
+                " give one of the two, above 0, and leave the other out",
+            )
 
 
 def _check_unique(items: Iterable[str], path: str) -> Iterator[FieldProblem]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from gslb.model import limits
 from gslb.model.criticality import Criticality
@@ -19,6 +19,7 @@ from gslb.rpc.policy.deadline import earliest, left_s
 
 TRACE_ID_KEY = "gslb-trace-id"
 CRITICALITY_KEY = "gslb-criticality"
+CALLER_KEY = "gslb-caller"  # the service that asks, as it says itself: quotas are by it
 ATTEMPT_KEY = "gslb-attempt"  # how many tasks were asked before, on retries; missing: none
 
 Metadatum = tuple[str, str | bytes]
@@ -46,9 +47,28 @@ class Request:
 _current: ContextVar[Request | None] = ContextVar("gslb_request", default=None)
 
 
+class Spans(Protocol):
+    """Whoever knows the span that is active (`gslb.rpc.tracing`)."""
+
+    def trace_id(self) -> str:
+        """Its trace's id, 32 hexadecimal digits; empty when no span is active."""
+
+    def serves(self, request: Request) -> None:
+        """It is that of this request, which came in, or is to be answered with less."""
+
+
+_spans: Spans | None = None
+
+
+def observe(spans: Spans | None) -> None:
+    """Trace ids are those of spans from now on, and spans are told what is served; None: no more."""
+    global _spans
+    _spans = spans
+
+
 def new_trace_id() -> str:
-    """128 random bits as 32 hexadecimal digits, the form of W3C trace context."""
-    return f"{random.getrandbits(128):032x}"
+    """That of the span that is active, else 128 random bits: 32 hexadecimal digits, the form of W3C trace context."""
+    return (_spans.trace_id() if _spans is not None else "") or f"{random.getrandbits(128):032x}"
 
 
 def trace_id() -> str:
@@ -82,6 +102,8 @@ def current() -> Request | None:
 
 def enter(request: Request) -> Token[Request | None]:
     """Makes `request` the one being served here; `leave` undoes it."""
+    if request.degraded and _spans is not None:
+        _spans.serves(request)
     return _current.set(request)
 
 
@@ -131,7 +153,10 @@ def incoming(metadata: Iterable[Metadatum], time_remaining_s: float | None = Non
         elif key == ATTEMPT_KEY and _ATTEMPT.fullmatch(_text(value)):
             attempt = int(value)
     deadline_s = None if time_remaining_s is None else time.monotonic() + time_remaining_s
-    return Request(found_id or new_trace_id(), found_criticality, deadline_s, attempt)
+    request = Request(found_id or new_trace_id(), found_criticality, deadline_s, attempt)
+    if _spans is not None:
+        _spans.serves(request)
+    return request
 
 
 class Outgoing(NamedTuple):
@@ -142,8 +167,14 @@ class Outgoing(NamedTuple):
     trace_id: str
 
 
-def outgoing(metadata: Iterable[Metadatum] | None, chosen: Criticality | None) -> Outgoing:
-    """The metadata to send, and what it says. Criticality: the call's own, else the channel's, else the inherited one."""
+def outgoing(
+    metadata: Iterable[Metadatum] | None, chosen: Criticality | None, caller: str = "", fresh: str = ""
+) -> Outgoing:
+    """The metadata to send, and what it says. Criticality: the call's own, else the channel's, else the inherited one.
+
+    `caller`: the service that this process is; never that of the request being served. `fresh`: the trace id if none is
+    given or inherited; empty: a new one.
+    """
     given = tuple(metadata) if metadata else ()
     request = _current.get()
     level = (request.criticality if request else Criticality.CRITICAL) if chosen is None else chosen
@@ -155,10 +186,12 @@ def outgoing(metadata: Iterable[Metadatum] | None, chosen: Criticality | None) -
             level = Criticality.__members__.get(_text(value), level)
     own: Metadata = ()
     if not trace_id:
-        trace_id = request.trace_id if request else new_trace_id()
+        trace_id = request.trace_id if request else fresh or new_trace_id()
         own = ((TRACE_ID_KEY, trace_id),)
     if not any(key == CRITICALITY_KEY for key, _ in given):
         own = (*own, (CRITICALITY_KEY, level.name))
+    if caller and not any(key == CALLER_KEY for key, _ in given):
+        own = (*own, (CALLER_KEY, caller))
     return Outgoing(given + own, level, trace_id)
 
 

@@ -302,6 +302,31 @@ class Backend(google.protobuf.message.Message):
 Global___Backend: typing_extensions.TypeAlias = Backend
 
 @typing.final
+class Quota(google.protobuf.message.Message):
+    """How much one client may ask of a service, all its servers together. Exactly one of the two limits is above 0."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CALLER_FIELD_NUMBER: builtins.int
+    RPS_FIELD_NUMBER: builtins.int
+    CPU_CORES_FIELD_NUMBER: builtins.int
+    caller: builtins.str
+    """the service that calls; "*": everybody without a quota of his own, together"""
+    rps: builtins.float
+    cpu_cores: builtins.float
+    """CPU seconds per second"""
+    def __init__(
+        self,
+        *,
+        caller: builtins.str = ...,
+        rps: builtins.float = ...,
+        cpu_cores: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["caller", b"caller", "cpu_cores", b"cpu_cores", "rps", b"rps"]) -> None: ...
+
+Global___Quota: typing_extensions.TypeAlias = Quota
+
+@typing.final
 class Service(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -316,6 +341,7 @@ class Service(google.protobuf.message.Message):
     FAILOVER_FIELD_NUMBER: builtins.int
     OBJECTIVE_FIELD_NUMBER: builtins.int
     LATENCY_CRITICAL_FIELD_NUMBER: builtins.int
+    QUOTAS_FIELD_NUMBER: builtins.int
     source: Global___DemandSource.ValueType
     max_utilization: builtins.float
     """the plan turns steep here; 0..1"""
@@ -335,6 +361,10 @@ class Service(google.protobuf.message.Message):
     def failover(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """datacenters, the first choice first; policy FAILOVER"""
 
+    @property
+    def quotas(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Quota]:
+        """of clients that have one"""
+
     def __init__(
         self,
         *,
@@ -349,8 +379,9 @@ class Service(google.protobuf.message.Message):
         failover: collections.abc.Iterable[builtins.str] | None = ...,
         objective: Global___Objective.ValueType = ...,
         latency_critical: builtins.bool = ...,
+        quotas: collections.abc.Iterable[Global___Quota] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["addresses_per_answer", b"addresses_per_answer", "backends", b"backends", "dns_names", b"dns_names", "failover", b"failover", "latency_critical", b"latency_critical", "max_utilization", b"max_utilization", "objective", b"objective", "policy", b"policy", "port_name", b"port_name", "source", b"source", "ttl_s", b"ttl_s"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["addresses_per_answer", b"addresses_per_answer", "backends", b"backends", "dns_names", b"dns_names", "failover", b"failover", "latency_critical", b"latency_critical", "max_utilization", b"max_utilization", "objective", b"objective", "policy", b"policy", "port_name", b"port_name", "quotas", b"quotas", "source", b"source", "ttl_s", b"ttl_s"]) -> None: ...
 
 Global___Service: typing_extensions.TypeAlias = Service
 

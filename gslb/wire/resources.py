@@ -136,6 +136,9 @@ def encode_service(service: Service) -> config_pb2.Service:
             _OBJECTIVES.index(service.objective) + 1 if service.objective is not Objective.LATENCY else 0
         ),
         latency_critical=service.latency_critical,
+        quotas=[
+            config_pb2.Quota(caller=quota.caller, rps=quota.rps, cpu_cores=quota.cpu_cores) for quota in service.quotas
+        ],
     )
 
 
@@ -152,6 +155,9 @@ def _service_values(service: config_pb2.Service) -> dict[str, object]:
             "failover": list(service.failover),
             "objective": _name(_OBJECTIVES, service.objective) if service.objective else "",
             "latency_critical": service.latency_critical,
+            "quotas": [
+                {"caller": quota.caller, "rps": quota.rps, "cpu_cores": quota.cpu_cores} for quota in service.quotas
+            ],
         }
     )
     values["backends"] = [

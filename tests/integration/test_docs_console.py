@@ -21,6 +21,7 @@ SELF_CONTAINED = {
     "run-behind-anycast.md",
     "run-the-control-plane.md",
     "serve-a-zone.md",
+    "trace-calls.md",
 }
 
 

@@ -10,6 +10,7 @@ from gslb.model.endpoint import ServiceEndpoint
 from gslb.model.geography import Coordinates
 from gslb.model.meta import Meta
 from gslb.model.plan import Plan, Stamp
+from gslb.model.quota import ANYBODY, Quota
 from gslb.model.resources import (
     Backend,
     CapacityMode,
@@ -39,6 +40,8 @@ DNS_NAMES = st.lists(LABELS, min_size=2, max_size=4).map(".".join)
 NETWORKS = st.ip_addresses().flatmap(
     lambda ip: st.integers(0, ip.max_prefixlen).map(lambda bits: ip_network(f"{ip}/{bits}", strict=False))
 )
+CALLERS = st.just(ANYBODY) | LABELS
+QUOTAS = st.builds(Quota, CALLERS, rps=POSITIVE) | st.builds(Quota, CALLERS, cpu_cores=POSITIVE)
 BACKENDS = st.builds(Backend, JOBS, POSITIVE, st.sampled_from(CapacityMode), FRACTIONS)
 
 
@@ -87,6 +90,7 @@ RESOURCES = st.one_of(
         st.integers(1, 86_400),
         st.integers(1, 16),
         st.just("") | LABELS,
+        quotas=st.lists(QUOTAS, unique_by=lambda quota: quota.caller, max_size=4).map(tuple),
     ),
     drains(),
     zones(),

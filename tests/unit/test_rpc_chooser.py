@@ -20,6 +20,7 @@ from gslb.rpc.client.core import ServiceCore, Settings
 from gslb.rpc.client.errors import ConfigurationError
 from gslb.rpc.client.explain import explain
 from gslb.rpc.client.link import Link, LoadSaid, ProbeDone
+from gslb.rpc.client.protection import Outcome
 from gslb.rpc.policy.choice import Report
 from gslb.rpc.policy.failure import Failure
 from gslb.rpc.policy.probing import Probing
@@ -101,7 +102,7 @@ def picked(core: ServiceCore[TestedLink], calls: int, key: str = "") -> Counter[
         link = core.begin([], key)
         assert link is not None
         counts[link.endpoint.task] += 1
-        core.finish(link, None)
+        core.finish(link, Outcome())
     return counts
 
 
@@ -172,7 +173,7 @@ def test_every_policy_follows_the_shares_and_the_health_of_tasks(name: str) -> N
     assert "/bns/a/u/j/0" not in picked(core, 200)
     link = core.begin([])
     assert link is not None
-    core.finish(link, Failure.NEVER_SENT)
+    core.finish(link, Outcome(Failure.NEVER_SENT))
     assert link.endpoint.task not in picked(core, 200)
     core.on_view(view_of({"b": 2}), Catalog())
     assert set(picked(core, 200)) <= {"/bns/b/u/j/0", "/bns/b/u/j/1"}
@@ -192,7 +193,7 @@ def test_a_retry_goes_to_a_task_that_was_not_tried_as_long_as_there_is_one(name:
         again = core.begin(tried, "some key")
         assert again in tried
         for each in [*tried, again]:
-            core.finish(each, None)
+            core.finish(each, Outcome())
 
 
 def test_a_key_stays_at_its_task_and_in_its_datacenter_and_only_the_keys_of_a_lost_task_move() -> None:

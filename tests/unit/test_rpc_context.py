@@ -19,6 +19,14 @@ def test_outside_of_a_request() -> None:
     assert context.outgoing(None, None)[0] != metadata
 
 
+def test_the_caller_is_who_this_process_is() -> None:
+    assert "gslb-caller" not in dict(context.outgoing(None, None)[0])
+    assert dict(context.outgoing(None, None, "web")[0])["gslb-caller"] == "web"
+    given = (("gslb-caller", "mail"),)
+    assert context.outgoing(given, None, "web")[0].count(given[0]) == 1
+    assert [value for key, value in context.outgoing(given, None, "web")[0] if key == "gslb-caller"] == ["mail"]
+
+
 def test_scopes_nest_and_end() -> None:
     with context.scope(trace_id="a", criticality=Criticality.SHEDDABLE, timeout_s=10):
         with context.scope(timeout_s=60):

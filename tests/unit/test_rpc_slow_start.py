@@ -9,6 +9,7 @@ from bns.model import HealthStatus
 from gslb.model import limits
 from gslb.model.endpoint import ServiceEndpoint
 from gslb.model.resources import Catalog
+from gslb.rpc.client.protection import Outcome
 from gslb.rpc.policy.member import Member
 from gslb.rpc.policy.slow_start import weigh
 from gslb.steer.view import ServiceView
@@ -133,5 +134,5 @@ def _together(core, calls: int = 2000) -> Counter[str]:
         links: list[TestedLink] = [core.begin([]) for _ in range(4)]
         for link in links:
             counts[link.endpoint.task] += 1
-            core.finish(link, None)
+            core.finish(link, Outcome())
     return counts

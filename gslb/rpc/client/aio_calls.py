@@ -148,6 +148,7 @@ class RoutedCall:
     def _fail(self, code: grpc.StatusCode, details: str) -> None:
         if not self._ended:
             self._error = aio_error(code, details)
+            self._attempts.over(code, details)
             self._end()
 
     def _end(self) -> None:

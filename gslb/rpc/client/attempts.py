@@ -8,6 +8,7 @@ import grpc
 
 from gslb.model import limits
 from gslb.rpc import context
+from gslb.rpc.client import spans
 from gslb.rpc.client.chooser import affinity_of
 from gslb.rpc.client.core import L, Retry, ServiceCore
 from gslb.rpc.client.protection import Outcome
@@ -26,7 +27,7 @@ class Attempts(Generic[L]):
     """
 
     __slots__ = (
-        "_core", "_criticality", "_idempotent", "_key", "_most", "_open", "_paid", "_sent", "_started_s", "_tried",
+        "_core", "_criticality", "_idempotent", "_key", "_most", "_open", "_paid", "_sent", "_started_s", "_trace", "_tried",
         "deadline_s", "held_back", "metadata",
     )  # fmt: skip
 
@@ -38,7 +39,8 @@ class Attempts(Generic[L]):
         metadata: Iterable[context.Metadatum] | None,
     ) -> None:
         settings = core.settings
-        self._sent, self._criticality, trace_id = context.outgoing(metadata, settings.criticality)
+        sent, self._trace = spans.outgoing(settings, method, metadata)
+        self._sent, self._criticality, trace_id = sent
         self.metadata = self._sent  # of the attempt under way
         self.deadline_s = context.deadline_of(timeout_s)
         self._core = core
@@ -62,6 +64,7 @@ class Attempts(Generic[L]):
         for name in Attempts.__slots__:
             setattr(second, name, getattr(self, name))
         second._tried = list(self._tried)
+        second._trace = self._trace.beside() if self._trace is not None else None
         second._most = 0
         second._open = second._paid = False
         return second
@@ -75,8 +78,8 @@ class Attempts(Generic[L]):
         tried = self._tried
         link = self._core.begin(tried, self._key)
         if link is not None:
-            if tried:
-                self.metadata = (*self._sent, (context.ATTEMPT_KEY, str(len(tried))))
+            sent = (*self._sent, (context.ATTEMPT_KEY, str(len(tried)))) if tried else self._sent
+            self.metadata = sent if self._trace is None else self._trace.attempt(link.endpoint, len(tried), sent)
             tried.append(link)
             self._open = True
             self._started_s = time.monotonic()
@@ -96,10 +99,23 @@ class Attempts(Generic[L]):
     def succeeded(self, trailers: Trailers | None = None) -> None:
         """The last task answered with OK."""
         self._finish(None, trailers=trailers)
+        self._note(None, grpc.StatusCode.OK)
+        self.over()
 
     def abandoned(self) -> None:
         """The caller gave up, or never got as far as sending: says nothing about the task."""
         self._finish(None, cancelled=True)
+        self._note(None, grpc.StatusCode.CANCELLED)
+        self.over()
+
+    def over(self, code: grpc.StatusCode | None = None, details: str = "") -> None:
+        """No other attempt follows. `code`: what the call ends with before any; None: with the last one's end."""
+        if self._trace is not None:
+            self._trace.over(code, details)
+
+    def _note(self, failure: Failure | None, code: grpc.StatusCode, details: str = "") -> None:
+        if self._trace is not None:
+            self._trace.attempt_over(failure, code, details)
 
     def _finish(
         self,
@@ -132,14 +148,19 @@ class Attempts(Generic[L]):
         failure = classify(code.name, details, link.target, now_s - self._started_s)
         refused = is_refusal(failure, details)
         self._finish(failure, refused=refused, trailers=trailers)
+        self._note(failure, code, details)
         may = may_repeat(failure, idempotent=self._idempotent)
         if self._paid and may and not refused:
             self._core.retried_in_vain()
         if not (may and repeatable and self._again(failure, now_s)):
             if failure not in _OWN_ANSWERS:
                 self._core.counts.failures += 1
+            self.over()
             return None
-        return self.first()
+        following = self.first()
+        if following is None:
+            self.over()
+        return following
 
     def _again(self, failure: Failure, now_s: float) -> bool:
         if (

@@ -80,14 +80,15 @@ class ControlConnection:
         self._changed_s = 0.0  # monotonic; when an update last arrived
         self._cores: weakref.WeakSet[ServiceCore[Link]] = weakref.WeakSet()
         self._listeners: list[Callable[[ReaderView], None]] = []
+        self._closers: list[Callable[[], None]] = []
         self._edge = Tally()
         self._leftovers = Tally()
         self._left_seen: list[Seen] = []
         self._reported_s = time.monotonic()
         process = f"{socket.gethostname()}/{os.getpid()}/{next(_numbers)}"
         self._maker = ReportMaker(process, uuid.uuid4().hex)
-        self._discovery = Discovery(self.addresses, self._dial, process, self.identity.locality, self._on_update)
-        self._reporters = [Reporter(address, self._dial) for address in self.addresses]
+        self._discovery = Discovery(self.addresses, self.dial, process, self.identity.locality, self._on_update)
+        self._reporters = [Reporter(address, self.dial) for address in self.addresses]
         self._restore()
         self._discovery.start()
         for reporter in self._reporters:
@@ -95,7 +96,8 @@ class ControlConnection:
         self.timers.after(self._period_s, self._report)
         self.timers.after(_CARE_PERIOD_S, self._care)
 
-    def _dial(self, address: str) -> grpc.Channel:
+    def dial(self, address: str) -> grpc.Channel:
+        """A channel to one replica; the caller closes it."""
         # A channel of its own for each stream: what one of them suffers must not reach the others.
         return sync_channel(address, self.identity.tls, [("grpc.use_local_subchannel_pool", 1)])
 
@@ -124,6 +126,11 @@ class ControlConnection:
             self._listeners.append(listener)
             view = self._view
         listener(view)
+
+    def on_close(self, closer: Callable[[], None]) -> None:
+        """Calls `closer` when the connection is closed: it ends the streams that it opened by `dial`."""
+        with self._lock:
+            self._closers.append(closer)
 
     def describe(self) -> str:
         """How the connection fares, in one line."""
@@ -343,6 +350,9 @@ class ControlConnection:
             if self.closed:
                 return
             self.closed = True
+            closers = list(self._closers)
+        for closer in closers:
+            closer()
         self._rtt.close()
         self._send_reports()
         self.timers.close()

@@ -159,7 +159,7 @@ class ServiceCore(Generic[L]):
         if link.in_flight == 1:
             link.heard_s = now_s
         doubted = keeps_waiting(link, now_s)
-        link.asked = link.asked or doubted
+        link.doubted = link.doubted or doubted
         return doubted
 
     def _begin_by_rule(self, tried: list[L], key: str) -> L | None:
@@ -198,9 +198,9 @@ class ServiceCore(Generic[L]):
             verdict = Verdict.NOTHING if cancelled else self._judge(link, failure)
             fallen = self._condemn(link.endpoint.datacenter) if verdict is Verdict.GONE else []
             compared = not cancelled and self._compare(link, outcome, now_s)
-            doubted = failure is Failure.TIMED_OUT and not (link.asked or link.down or link.leaving)
+            doubted = failure is Failure.TIMED_OUT and not (link.doubted or link.down or link.leaving)
             if doubted:
-                link.asked = True
+                link.doubted = True
             closing = link.leaving and link.in_flight == 0
             if closing:
                 self._leaving.discard(link)
@@ -486,7 +486,7 @@ class ServiceCore(Generic[L]):
     # A task that keeps callers waiting
 
     def _question(self, link: L) -> None:
-        """Asks a task marked `asked` whether it is there."""
+        """Asks a task marked `doubted` whether it is there."""
         link.probe(limits.SUSPECT_PROBE_TIMEOUT_S, lambda ok: self._questioned(link, ok), patient=False)
 
     def _questioned(self, link: L, ok: bool) -> None:
@@ -500,10 +500,10 @@ class ServiceCore(Generic[L]):
             # One that is down is probed until it is back, anyway.
             stalled = not ok and not link.down and leaves_out(link, self._links.values())
             changed = stalled != link.stalled or bool(fallen)
-            link.stalled = link.asked = stalled
+            link.stalled = link.doubted = stalled
             waiting = self._rebuild() if changed else []
         if stalled and not self.after(limits.STALL_AGAIN_S, lambda: self._question(link)):
-            link.stalled = link.asked = False
+            link.stalled = link.doubted = False
         for callback in waiting:
             callback()
         if verdict is not Verdict.NOTHING:

@@ -136,6 +136,7 @@ class RoutedCall(CallBase):
             if self._ended or self._inner is not None:
                 return
             self._error = LocalRpcError(code, details)
+        self._attempts.over(code, details)
         self._end()
 
     def _end(self) -> None:
@@ -319,6 +320,7 @@ def _on_end(itself: "weakref.ref[RoutedCall]", attempt: "weakref.ref[InnerCall]"
 def wait_for_task(core: ServiceCore[SyncLink], attempts: Attempts[SyncLink]) -> SyncLink:
     """The task for a blocking call's first attempt; waits for a plan. Raises LocalRpcError, or ValueError if closed."""
     if attempts.held_back:
+        attempts.over(grpc.StatusCode.RESOURCE_EXHAUSTED, attempts.held_back)
         raise LocalRpcError(grpc.StatusCode.RESOURCE_EXHAUSTED, attempts.held_back)
     wait_until_s = time.monotonic() + attempts.wait_s()
     while True:
@@ -326,9 +328,12 @@ def wait_for_task(core: ServiceCore[SyncLink], attempts: Attempts[SyncLink]) -> 
         if link is not None:
             return link
         if core.closed:
+            attempts.abandoned()
             raise ValueError("Cannot invoke RPC on closed channel!")
         left_s = wait_until_s - time.monotonic()
         if left_s <= 0:
             core.counts.no_endpoint += 1
-            raise LocalRpcError(grpc.StatusCode.UNAVAILABLE, core.reason())
+            reason = core.reason()
+            attempts.over(grpc.StatusCode.UNAVAILABLE, reason)
+            raise LocalRpcError(grpc.StatusCode.UNAVAILABLE, reason)
         core.wait_ready(left_s)

@@ -26,7 +26,7 @@ class Member:
     proved: bool = False  # has answered a request since it is known, or since a probe brought it back
     ejected: bool = False  # left out for a while: it fails much more than others
     heard_s: float = 0.0  # when it last answered anything, or was given a request while it had none
-    asked: bool = False  # somebody has asked whether it is there
+    doubted: bool = False  # somebody has asked whether it is there
     stalled: bool = False  # left out: it takes requests and answers nothing (`gslb.rpc.policy.stall`)
     leaving: bool = False  # no endpoint of the service any more: closed when its calls have ended
     burden: float = 0.0  # its recent errors, in requests that count as if they were in flight

@@ -15,7 +15,7 @@ from gslb.rpc.policy.member import Member
 
 def keeps_waiting(member: Member, now_s: float) -> bool:
     """Whether to ask a task that has just been given a request."""
-    return member.in_flight > 1 and not member.asked and now_s - member.heard_s >= limits.STALL_S
+    return member.in_flight > 1 and not member.doubted and now_s - member.heard_s >= limits.STALL_S
 
 
 def leaves_out(member: Member, all_members: Iterable[Member]) -> bool:

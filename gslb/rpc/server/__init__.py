@@ -7,7 +7,8 @@
     registration = Registration("/bns/us-east1/me/echo/0", "127.1.0.1", port, load=load)
     serve_until_signal(server, health, Goodbye(load, registration))
 
-`ServerInterceptor(load, Gate(8))` protects the server from more than it can do (docs/how-to/protect-a-server.md).
+`ServerInterceptor(load, Gate(8))` protects the server from more than it can do (docs/how-to/protect-a-server.md), and
+`ServerInterceptor(load, Gate(8), Quotas("echo"))` clients from one that asks too much (docs/how-to/set-quotas.md).
 And the same with `grpc.aio.server`, `AioServerInterceptor`, `add_aio_health` and `aio_serve_until_signal`. Names are
 imported when they are first used.
 """
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from gslb.rpc.server.asgi import AsgiMiddleware
     from gslb.rpc.server.gate import Gate
     from gslb.rpc.server.load import Load
+    from gslb.rpc.server.quotas import Quotas
     from gslb.rpc.server.registration import Registration
     from gslb.rpc.server.report import AioReportInterceptor, LoadReporter, ReportInterceptor, add_load_report
     from gslb.rpc.server.stopping import (
@@ -43,6 +45,7 @@ _WHERE = {
     "Goodbye": _STOPPING,
     "Load": "gslb.rpc.server.load",
     "LoadReporter": _REPORT,
+    "Quotas": "gslb.rpc.server.quotas",
     "Registration": "gslb.rpc.server.registration",
     "ReportInterceptor": _REPORT,
     "ServerInterceptor": "gslb.rpc.server.sync_interceptor",
@@ -64,6 +67,7 @@ __all__ = [
     "Goodbye",
     "Load",
     "LoadReporter",
+    "Quotas",
     "Registration",
     "ReportInterceptor",
     "ServerInterceptor",

@@ -21,10 +21,13 @@ from gslb.rpc.policy.guard import Fate
 from gslb.rpc.policy.line import Ticket
 from gslb.rpc.server.gate import CODES, Gate
 from gslb.rpc.server.load import Load
+from gslb.rpc.server.metering import limited
 from gslb.rpc.server.outcome import counted, is_failure, remaining_s
 from gslb.rpc.server.sync_interceptor import Handler, code_of, handler_kind
 
 if TYPE_CHECKING:  # generic in the stubs only
+    from gslb.rpc.server.quotas import Quotas
+
     InterceptorBase = grpc.aio.ServerInterceptor[object, object]
 else:
     InterceptorBase = grpc.aio.ServerInterceptor
@@ -49,11 +52,13 @@ class AioServerInterceptor(InterceptorBase):
     """Put it first: `grpc.aio.server(interceptors=[AioServerInterceptor(load)])`.
 
     `gate`: its slots are the requests that are served at a time; without one there is no limit and no admission.
+    `quotas`: of clients; who is over his is refused before the gate, and is no load.
     """
 
-    def __init__(self, load: Load, gate: Gate | None = None) -> None:
+    def __init__(self, load: Load, gate: Gate | None = None, quotas: "Quotas | None" = None) -> None:
         self._load = load
         self._gate = gate
+        self._quotas = quotas
 
     @override
     async def intercept_service(
@@ -65,7 +70,10 @@ class AioServerInterceptor(InterceptorBase):
         if handler is None or not counted(handler_call_details.method):
             return cast(Handler, handler)
         make, inner = handler_kind(handler)
-        wrapped = self._wrap(cast(Callable[..., object], inner), time.monotonic(), streaming=handler.response_streaming)
+        streams = handler.response_streaming
+        wrapped = self._wrap(cast(Callable[..., object], inner), time.monotonic(), streaming=streams)
+        if self._quotas is not None:
+            wrapped = limited(self._quotas, wrapped, streaming=streams)
         return make(wrapped, handler.request_deserializer, handler.response_serializer)
 
     def _wrap(self, inner: Callable[..., object], arrived_s: float, *, streaming: bool) -> Callable[..., object]:

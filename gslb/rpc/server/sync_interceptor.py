@@ -16,9 +16,12 @@ from gslb.rpc import context as request_context
 from gslb.rpc.policy.guard import Fate
 from gslb.rpc.server.gate import CODES, Gate
 from gslb.rpc.server.load import Load
+from gslb.rpc.server.metering import limited
 from gslb.rpc.server.outcome import counted, is_failure, remaining_s
 
 if TYPE_CHECKING:  # generic in the stubs only
+    from gslb.rpc.server.quotas import Quotas
+
     Handler = grpc.RpcMethodHandler[object, object]
     InterceptorBase = grpc.ServerInterceptor[object, object]
 else:
@@ -31,12 +34,14 @@ StreamBehaviour = Callable[[object, grpc.ServicerContext], Iterator[object]]
 class ServerInterceptor(InterceptorBase):
     """Put it first: `grpc.server(pool, interceptors=[ServerInterceptor(load)])`.
 
-    `gate`: give it as many slots as the pool has threads; what waits for a thread counts as waiting.
+    `gate`: give it as many slots as the pool has threads; what waits for a thread counts as waiting. `quotas`: of
+    clients; who is over his is refused before the gate, and is no load.
     """
 
-    def __init__(self, load: Load, gate: Gate | None = None) -> None:
+    def __init__(self, load: Load, gate: Gate | None = None, quotas: "Quotas | None" = None) -> None:
         self._load = load
         self._gate = gate
+        self._quotas = quotas
 
     @override
     def intercept_service(
@@ -53,6 +58,8 @@ class ServerInterceptor(InterceptorBase):
         make, inner = handler_kind(handler)
         streams = handler.response_streaming
         wrap = self._stream(cast(StreamBehaviour, inner), arrived_s) if streams else self._unary(inner, arrived_s)
+        if self._quotas is not None:
+            wrap = limited(self._quotas, wrap, streaming=streams)
         return make(wrap, handler.request_deserializer, handler.response_serializer)
 
     def _unary(self, inner: Behaviour, arrived_s: float) -> Behaviour:
