@@ -17,9 +17,10 @@ from gslb.model.endpoint import ServiceEndpoint
 from gslb.model.plan import Plan, Stamp
 from gslb.model.resources import Catalog
 from gslb.rpc.client.attempts import Attempts
-from gslb.rpc.client.core import L, ServiceCore, Settings
+from gslb.rpc.client.core import L, ServiceCore
 from gslb.rpc.client.link import Link, LoadSaid, ProbeDone
 from gslb.rpc.client.protection import Outcome
+from gslb.rpc.client.settings import Settings
 from gslb.rpc.client.timers import Timers
 from gslb.rpc.policy.table import build_table
 from gslb.steer.view import ServiceView

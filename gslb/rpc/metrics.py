@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from gslb.model.criticality import Criticality
 from gslb.rpc.client.connection import ControlConnection
-from gslb.rpc.client.core import Counts, ServiceCore
+from gslb.rpc.client.core import ServiceCore
 from gslb.rpc.client.errors import ConfigurationError
 from gslb.rpc.client.link import Link
 from gslb.rpc.client.shared import connections
+from gslb.rpc.client.tally import Counts
 from gslb.rpc.server.gate import Gate, GateState
 from gslb.rpc.server.load import Load
 

@@ -16,11 +16,12 @@ from gslb.model.plan import Plan, Stamp
 from gslb.model.resources import Backend, Catalog, Service
 from gslb.rpc.client.api import ChannelOptions, settings_of
 from gslb.rpc.client.chooser import KEY_MAX_CHARS, Chooser, affinity_of, report_in
-from gslb.rpc.client.core import ServiceCore, Settings
+from gslb.rpc.client.core import ServiceCore
 from gslb.rpc.client.errors import ConfigurationError
 from gslb.rpc.client.explain import explain
 from gslb.rpc.client.link import Link, LoadSaid, ProbeDone
 from gslb.rpc.client.protection import Outcome
+from gslb.rpc.client.settings import Settings
 from gslb.rpc.policy.choice import Report
 from gslb.rpc.policy.failure import Failure
 from gslb.rpc.policy.probing import Probing

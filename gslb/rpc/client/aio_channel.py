@@ -21,8 +21,9 @@ from gslb.rpc.client.aio_hedge import HedgedUnaryUnaryCall
 from gslb.rpc.client.aio_link import AioLink, Dial, InnerCall, link_factory
 from gslb.rpc.client.aio_replay import AioReplay, Requests
 from gslb.rpc.client.attempts import Attempts
-from gslb.rpc.client.core import Feed, ServiceCore, Settings
+from gslb.rpc.client.core import Feed, ServiceCore
 from gslb.rpc.client.facade import Facade, Routed, call_options
+from gslb.rpc.client.settings import Settings
 from gslb.rpc.context import Metadatum
 
 if TYPE_CHECKING:  # generic in the stubs, not in every version at run time

@@ -13,8 +13,8 @@ from gslb.model.criticality import Criticality
 from gslb.model.errors import InvalidValueError
 from gslb.model.grammar import shown
 from gslb.rpc.client.connection import ControlConnection
-from gslb.rpc.client.core import Settings
 from gslb.rpc.client.errors import ConfigurationError
+from gslb.rpc.client.settings import Settings
 from gslb.rpc.client.shared import control as shared_control
 from gslb.rpc.client.sync_channel import ServiceChannel
 from gslb.rpc.policy.rules import NAMES, RING_HASH

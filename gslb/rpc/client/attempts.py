@@ -10,8 +10,8 @@ from gslb.model import limits
 from gslb.rpc import context
 from gslb.rpc.client import spans
 from gslb.rpc.client.chooser import affinity_of
-from gslb.rpc.client.core import L, Retry, ServiceCore
-from gslb.rpc.client.protection import Outcome
+from gslb.rpc.client.core import L, ServiceCore
+from gslb.rpc.client.protection import Outcome, Retry
 from gslb.rpc.policy.failure import Failure, classify, is_refusal, may_repeat
 
 # Asks a call that has ended for its trailers.

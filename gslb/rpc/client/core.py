@@ -10,8 +10,6 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from enum import Enum
 from functools import partial
 from typing import Generic, Protocol, TypeVar
 
@@ -24,7 +22,9 @@ from gslb.model.endpoint import ServiceEndpoint
 from gslb.model.resources import Catalog
 from gslb.rpc.client.chooser import Chooser, chooser_for, policy_of, report_in
 from gslb.rpc.client.link import Link
-from gslb.rpc.client.protection import Outcome, Protection
+from gslb.rpc.client.protection import Outcome, Protection, Retry
+from gslb.rpc.client.settings import Settings
+from gslb.rpc.client.tally import Counts, Tally
 from gslb.rpc.client.timers import Timers
 from gslb.rpc.context import Metadatum
 from gslb.rpc.policy.budget import RetryBudget
@@ -43,20 +43,6 @@ log = logging.getLogger(__name__)
 L = TypeVar("L", bound=Link)
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What a channel was made for."""
-
-    service: str
-    locality: str
-    caller: str
-    idempotent: Callable[[str], bool]  # by the method's full name: may a request be executed twice?
-    criticality: Criticality | None = None  # None: inherited from the request being served
-    hedging: bool = False  # idempotent calls with one request and one response may be sent twice when they are late
-    policy: str = ""  # a name in `gslb.rpc.policy.rules`; empty: what the service's configuration calls for
-    affinity: str = ""  # the metadata key whose value says which requests should meet at one task; empty: none
-
-
 class Feed(Protocol):
     """Where views come from and reports go: the control connection."""
 
@@ -66,28 +52,6 @@ class Feed(Protocol):
     def detach(self, core: "ServiceCore[L]") -> None: ...
     def describe(self) -> str: ...
     def unknown(self, service: str) -> bool: ...
-
-
-class Retry(Enum):
-    """Whether an attempt may be made again."""
-
-    NO = "the budget is spent"
-    FREE = "it was never sent, and somebody answers"
-    PAID = "out of the budget"
-
-
-@dataclass(slots=True)
-class Counts:
-    """What a channel did, since it was made."""
-
-    requests: int = 0
-    retries: int = 0
-    retries_refused: int = 0  # by the budget
-    no_endpoint: int = 0
-    failures: int = 0  # logical calls that ended without an answer
-    reports: int = 0  # of tasks on their load, with their answers
-    probes: int = 0  # questions to tasks for their load
-    probes_failed: int = 0
 
 
 class ServiceCore(Generic[L]):
@@ -107,7 +71,6 @@ class ServiceCore(Generic[L]):
         self._tickets = itertools.count(1)
         self._links: dict[str, L] = {}
         self._leaving: set[L] = set()
-        self._departed: list[tuple[str, int, int]] = []
         self._view: ServiceView | None = None
         self._catalog = Catalog()
         self._budget = RetryBudget()
@@ -117,8 +80,7 @@ class ServiceCore(Generic[L]):
         self._chooser: Chooser[L] | None = None  # None: the table alone chooses
         self._warming = False  # a look at tasks that are new is due
         self._ticking = False  # a look at datacenters that return is due
-        self._attempts = [0] * len(Criticality)  # logical first attempts, since the last report
-        self._total_attempts = [0] * len(Criticality)
+        self._tally = Tally()
         self._rng = random.random
         feed.attach(self)
 
@@ -204,7 +166,7 @@ class ServiceCore(Generic[L]):
             closing = link.leaving and link.in_flight == 0
             if closing:
                 self._leaving.discard(link)
-                self._keep_counts(link)
+                self._tally.departs(link)
             waiting = self._rebuild() if falls or fallen or compared else []
         if closing:
             # Not here: gRPC's own thread may be calling, and closing waits for it.
@@ -232,8 +194,7 @@ class ServiceCore(Generic[L]):
     def count(self, criticality: Criticality, trace_id: str, now_s: float) -> str:
         """Counts one logical first attempt, whatever becomes of it; why it must not be made, empty: it may."""
         with self._lock:
-            self._attempts[criticality] += 1
-            self._total_attempts[criticality] += 1
+            self._tally.attempt(criticality)
             self.counts.requests += 1
             self._budget.request(now_s)
             if self._protection.admit(criticality, trace_id, self._rng, now_s):
@@ -364,16 +325,10 @@ class ServiceCore(Generic[L]):
         """Marks a link as leaving; the link if it can be closed at once, else nothing. Under the lock."""
         link.leaving = True
         if link.in_flight == 0:
-            self._keep_counts(link)
+            self._tally.departs(link)
             return [link]
         self._leaving.add(link)
         return []
-
-    def _keep_counts(self, link: L) -> None:
-        """What was seen of a link that goes is for the next report still; under the lock."""
-        if link.ok or link.failed:
-            self._departed.append((link.endpoint.task, link.ok, link.failed))
-            del self._departed[: -limits.TASKS_PER_REPORT_MAX]
 
     def _rebuild(self) -> list[Callable[[], None]]:
         """Builds the table anew, under the lock; whom to call back without it."""
@@ -601,23 +556,17 @@ class ServiceCore(Generic[L]):
     def take_attempts(self) -> list[int]:
         """Logical first attempts since the last call, by criticality."""
         with self._lock:
-            taken, self._attempts = self._attempts, [0] * len(Criticality)
-            return taken
+            return self._tally.take_attempts()
 
     def take_observations(self) -> list[tuple[str, int, int]]:
         """(task, ok, failed) of every task asked since the last call."""
         with self._lock:
-            seen, self._departed = self._departed, []
-            for link in [*self._links.values(), *self._leaving]:
-                if link.ok or link.failed:
-                    seen.append((link.endpoint.task, link.ok, link.failed))
-                    link.ok = link.failed = 0
-            return seen
+            return self._tally.take_observations([*self._links.values(), *self._leaving])
 
     def total_attempts(self) -> list[int]:
         """Logical first attempts since the channel was made, by criticality."""
         with self._lock:
-            return list(self._total_attempts)
+            return list(self._tally.total_attempts)
 
     def links(self) -> list[L]:
         """The tasks known now, by name."""

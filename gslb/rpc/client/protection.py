@@ -6,6 +6,7 @@ core's lock; times are monotonic seconds.
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Final, NamedTuple
 
 from gslb.model.criticality import Criticality
@@ -23,6 +24,14 @@ HELD_BACK: Final = (
 # What a task is held to when it is compared with the others. Refusals for want of room are no errors, and connections
 # that fail take it out of the choice by themselves.
 _ERRORS: Final = frozenset({Failure.ERRED, Failure.REFUSED, Failure.TIMED_OUT, Failure.DENIED})
+
+
+class Retry(Enum):
+    """Whether an attempt may be made again."""
+
+    NO = "the budget is spent"
+    FREE = "it was never sent, and somebody answers"
+    PAID = "out of the budget"
 
 
 class Outcome(NamedTuple):

@@ -10,7 +10,7 @@ import grpc
 
 from gslb.model.endpoint import ServiceEndpoint
 from gslb.rpc import context
-from gslb.rpc.client.core import Settings
+from gslb.rpc.client.settings import Settings
 from gslb.rpc.policy.failure import Failure
 
 

@@ -11,9 +11,10 @@ import grpc
 from typing_extensions import override
 
 from gslb.rpc.client.attempts import Attempts, Trailers
-from gslb.rpc.client.core import Feed, ServiceCore, Settings
+from gslb.rpc.client.core import Feed, ServiceCore
 from gslb.rpc.client.facade import Facade, Routed, call_options
 from gslb.rpc.client.replay import Replay
+from gslb.rpc.client.settings import Settings
 from gslb.rpc.client.sync_calls import RoutedCall, wait_for_task
 from gslb.rpc.client.sync_hedge import HedgedCall
 from gslb.rpc.client.sync_link import InnerCall, SyncLink
