@@ -7,7 +7,7 @@ from types import MappingProxyType
 from bench import parts, rpc_pick
 from bench.parts import Part
 from bench.rows import Row
-from bench.rpc import added, failures, overload, picks, ramp, stale, subsets
+from bench.rpc import added, failures, overload, picks, ramp, spans, stale, subsets
 
 
 def _thread(measure: Callable[[bool], list[Row]]) -> Part:
@@ -25,6 +25,7 @@ PARTS: Mapping[str, Part] = MappingProxyType(
         "stale": _thread(stale.rows),
         "subsets": _thread(subsets.rows),
         "pick": _thread(lambda _quick: rpc_pick.measured()),
+        "spans": _thread(spans.rows),
         "overload": _thread(lambda quick: overload.rows(quick=quick)),
         "rules": _thread(picks.rows),
         "added": lambda quick: added.rows(added.QUICK if quick else added.FULL),
