@@ -152,6 +152,8 @@ LAME_DUCK_LIMIT_S: Final = 10.0
 THROTTLE_WINDOW_S: Final = 1.0
 # A client offers an overloaded service this many times what it accepts, so that it sees when there is more room.
 THROTTLE_EXCESS: Final = 1.1
+# Over quota it offers more: refusals by quota come and go with the shares of single servers, and what is held back is lost.
+QUOTA_EXCESS: Final = 2.0
 # How fast a client comes back at most, a window, when hardly anything has been refused for some windows.
 THROTTLE_RETURN: Final = 3.0
 # A client never sends less than this part of its calls.

@@ -100,9 +100,9 @@ def _requests(cores: Cores) -> "Iterator[Metric]":
 def _held_back(cores: Cores) -> "Iterator[Metric]":
     held = _counter("client_held_back", "Calls that were not sent: they would be refused.", ["service", "criticality"])
     for labels, value in _summed(
-        ((core.settings.service, level.name), count)
+        ((core.settings.service, level.name), core.protection().held_back(level))
         for core in cores
-        for level, count in zip(Criticality, core.protection().throttle.held_back(), strict=True)
+        for level in Criticality
     ).items():
         held.add_metric(list(labels), value)
     yield held

@@ -7,7 +7,7 @@ import pytest
 from gslb.model import limits
 from gslb.model.criticality import Criticality
 from gslb.rpc.client.protection import Outcome, Protection
-from gslb.rpc.policy.failure import Failure, classify
+from gslb.rpc.policy.failure import Failure, Refusal, classify
 from gslb.rpc.policy.hedge import WARM_ANSWERS, Hedging
 from gslb.rpc.policy.rank import rank_of
 
@@ -35,7 +35,8 @@ def test_the_same_traces_are_held_back_by_every_client() -> None:
         for i in range(4000):
             now_s = i * 0.002
             if protection.admit(CRITICAL, f"t{i}", rng, now_s):
-                refused = Outcome(Failure.SHED, refused=rank_of(f"t{i}") > 0.5, criticality=CRITICAL, sent_s=now_s)
+                refusal = Refusal.FULL if rank_of(f"t{i}") > 0.5 else Refusal.NO
+                refused = Outcome(Failure.SHED, refused=refusal, criticality=CRITICAL, sent_s=now_s)
                 protection.ended(TASKS[0], refused, now_s + 0.0001)
         assert protection.throttle.fraction(CRITICAL) < 0.8
         last = [f"u{i}" for i in range(500)]
@@ -47,23 +48,23 @@ def test_the_same_traces_are_held_back_by_every_client() -> None:
 @pytest.mark.parametrize(
     ("failure", "refused", "out"),
     [
-        (Failure.ERRED, False, True),
-        (Failure.REFUSED, False, True),
-        (Failure.TIMED_OUT, False, True),
-        (Failure.DENIED, False, True),
-        (Failure.REFUSED, True, False),  # full is not broken
-        (Failure.SHED, True, False),
-        (Failure.ANSWERED, False, False),
-        (None, False, False),
+        (Failure.ERRED, Refusal.NO, True),
+        (Failure.REFUSED, Refusal.NO, True),
+        (Failure.TIMED_OUT, Refusal.NO, True),
+        (Failure.DENIED, Refusal.NO, True),
+        (Failure.REFUSED, Refusal.FULL, False),  # full is not broken
+        (Failure.SHED, Refusal.QUOTA, False),
+        (Failure.ANSWERED, Refusal.NO, False),
+        (None, Refusal.NO, False),
     ],
 )
-def test_what_a_task_is_left_out_for(failure: Failure | None, refused: bool, out: bool) -> None:
+def test_what_a_task_is_left_out_for(failure: Failure | None, refused: Refusal, out: bool) -> None:
     protection = Protection()
     assert not protection.look(TASKS, 0.0)
     for i in range(400):
         task = TASKS[i % 4]
         bad = task == TASKS[2] and i % 8 == 2
-        protection.ended(task, Outcome(failure if bad else None, refused=refused and bad), i * 0.01)
+        protection.ended(task, Outcome(failure if bad else None, refused=refused if bad else Refusal.NO), i * 0.01)
     assert protection.look(TASKS, limits.EJECT_WINDOW_S) is out
     assert protection.ejected == (frozenset({TASKS[2]}) if out else frozenset())
     # And back again after its time, which is no news a second time.
@@ -86,7 +87,7 @@ def test_second_copies_want_answers_first_and_calm_after_a_refusal() -> None:
     assert protection.hedge_in_s(0.001, now_s) is None  # the deadline comes first
     assert protection.take_hedge(now_s)
     assert protection.hedges == 1
-    protection.ended(TASKS[0], Outcome(Failure.SHED, refused=True, sent_s=now_s), now_s)
+    protection.ended(TASKS[0], Outcome(Failure.SHED, refused=Refusal.FULL, sent_s=now_s), now_s)
     assert protection.hedge_in_s(None, now_s + 1.0) is None
 
 
@@ -105,3 +106,25 @@ def test_without_hedging_there_are_no_second_copies() -> None:
 def test_a_message_beyond_the_limit_is_no_want_of_room(details: str) -> None:
     assert classify("RESOURCE_EXHAUSTED", details, "127.0.0.1:1") is Failure.ANSWERED
     assert classify("RESOURCE_EXHAUSTED", "overloaded; don't retry", "127.0.0.1:1") is Failure.SHED
+
+
+def test_over_quota_a_client_goes_on_offering_twice_what_it_is_given() -> None:
+    protection = Protection()
+    rng = random.Random(3).random
+    sent, accepted = [0] * 60, [0] * 60
+    for i in range(60_000):
+        now_s = i * 0.001
+        second = int(now_s)
+        if not protection.admit(CRITICAL, f"t{i}", rng, now_s):
+            continue
+        sent[second] += 1
+        over = accepted[second] >= 100  # a tenth of what it would ask for
+        accepted[second] += not over
+        given = Outcome(Failure.SHED if over else None, refused=Refusal.QUOTA if over else Refusal.NO, sent_s=now_s)
+        protection.ended(TASKS[0], given, now_s)
+    assert all(count == 100 for count in accepted[10:])
+    assert 120 < sum(sent[10:]) / 50 < 300
+    assert protection.throttle.fraction(CRITICAL) == 1.0  # there is room
+    assert protection.sent_fraction(CRITICAL) < 0.3
+    assert protection.held_back(CRITICAL) > 30_000
+    assert "held back by this client" in protection.why_held_back(CRITICAL)

@@ -9,7 +9,7 @@ from gslb.model import limits
 from gslb.model.criticality import Criticality
 from gslb.rpc.policy.budget import RetryBudget
 from gslb.rpc.policy.deadline import earliest, expired, left_s
-from gslb.rpc.policy.failure import OVERLOADED_HERE, Failure, is_refusal
+from gslb.rpc.policy.failure import OVER_QUOTA, OVERLOADED_HERE, Failure, Refusal, refusal_of
 from gslb.rpc.policy.hedge import WARM_ANSWERS, Hedging
 from gslb.rpc.policy.outlier import Outliers
 from gslb.rpc.policy.rank import rank_of
@@ -101,11 +101,12 @@ class TestThrottle:
         assert throttle.window_s == WINDOW_MAX_S
 
     def test_what_counts_as_a_refusal(self) -> None:
-        assert is_refusal(Failure.SHED, "")
-        assert is_refusal(Failure.REFUSED, OVERLOADED_HERE)
-        assert not is_refusal(Failure.REFUSED, "the connection is draining")
-        assert not is_refusal(Failure.ERRED, OVERLOADED_HERE)
-        assert not is_refusal(None, "")
+        assert refusal_of(Failure.SHED, "") is Refusal.FULL
+        assert refusal_of(Failure.SHED, f"{OVER_QUOTA}: caller") is Refusal.QUOTA
+        assert refusal_of(Failure.REFUSED, OVERLOADED_HERE) is Refusal.FULL
+        assert refusal_of(Failure.REFUSED, "the connection is draining") is Refusal.NO
+        assert refusal_of(Failure.ERRED, OVERLOADED_HERE) is Refusal.NO
+        assert refusal_of(None, "") is Refusal.NO
 
 
 class TestRank:

@@ -12,7 +12,7 @@ from gslb.rpc.client import spans
 from gslb.rpc.client.chooser import affinity_of
 from gslb.rpc.client.core import L, ServiceCore
 from gslb.rpc.client.protection import Outcome, Retry
-from gslb.rpc.policy.failure import Failure, classify, is_refusal, may_repeat
+from gslb.rpc.policy.failure import Failure, Refusal, classify, may_repeat, refusal_of
 
 # Asks a call that has ended for its trailers.
 Trailers = Callable[[], Iterable[context.Metadatum] | None]
@@ -122,7 +122,7 @@ class Attempts(Generic[L]):
         failure: Failure | None,
         *,
         cancelled: bool = False,
-        refused: bool = False,
+        refused: Refusal = Refusal.NO,
         trailers: Trailers | None = None,
     ) -> None:
         # Once for each attempt, whoever notices first that it is over.
@@ -146,11 +146,11 @@ class Attempts(Generic[L]):
             return None
         now_s = time.monotonic()
         failure = classify(code.name, details, link.target, now_s - self._started_s)
-        refused = is_refusal(failure, details)
+        refused = refusal_of(failure, details)
         self._finish(failure, refused=refused, trailers=trailers)
         self._note(failure, code, details)
         may = may_repeat(failure, idempotent=self._idempotent)
-        if self._paid and may and not refused:
+        if self._paid and may and refused is Refusal.NO:
             self._core.retried_in_vain()
         if not (may and repeatable and self._again(failure, now_s)):
             if failure not in _OWN_ANSWERS:

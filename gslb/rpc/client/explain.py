@@ -28,11 +28,9 @@ def _task(link: Link, usable: frozenset[str], knows: Mapping[str, float]) -> dic
 
 
 def _protection(protection: Protection) -> dict[str, object]:
-    throttle = protection.throttle
-    held_back = throttle.held_back()
     return {
-        "sent_fraction": {level.name: round(throttle.fraction(level), 4) for level in Criticality},
-        "held_back": {level.name: held_back[level] for level in Criticality},
+        "sent_fraction": {level.name: round(protection.sent_fraction(level), 4) for level in Criticality},
+        "held_back": {level.name: protection.held_back(level) for level in Criticality},
         "ejected": sorted(protection.ejected),
         "hedges": protection.hedges,
     }

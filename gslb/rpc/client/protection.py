@@ -9,17 +9,16 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, NamedTuple
 
+from gslb.model import limits
 from gslb.model.criticality import Criticality
-from gslb.rpc.policy.failure import Failure
+from gslb.rpc.policy.failure import Failure, Refusal
 from gslb.rpc.policy.hedge import Hedging
 from gslb.rpc.policy.outlier import Outliers
 from gslb.rpc.policy.rank import rank_of
 from gslb.rpc.policy.throttle import Throttle
 
 # What a call that was held back ends with, as RESOURCE_EXHAUSTED: nobody should try it again soon.
-HELD_BACK: Final = (
-    "overloaded; don't retry: held back by this client, because the service refuses {percent:.0f} % of {level} calls"
-)
+HELD_BACK: Final = "overloaded; don't retry: held back by this client, as {percent:.0f} % of its {level} calls are, because the service refuses them"
 
 # What a task is held to when it is compared with the others. Refusals for want of room are no errors, and connections
 # that fail take it out of the choice by themselves.
@@ -39,7 +38,7 @@ class Outcome(NamedTuple):
 
     failure: Failure | None = None  # None: with a response
     cancelled: bool = False  # by the caller: says nothing about the task
-    refused: bool = False  # for want of room, here or everywhere
+    refused: Refusal = Refusal.NO
     criticality: Criticality = Criticality.CRITICAL
     sent_s: float = 0.0
 
@@ -50,6 +49,7 @@ class Protection:
 
     hedging: Hedging | None = None
     throttle: Throttle = field(default_factory=Throttle)
+    quota: Throttle | None = None  # towards refusals over quota; None: there was none yet
     outliers: Outliers = field(default_factory=Outliers)
     ejected: frozenset[str] = frozenset()  # the tasks that are left out
     hedges: int = 0
@@ -58,25 +58,40 @@ class Protection:
         """Whether a call may go out, or would only be refused."""
         if self.hedging is not None:
             self.hedging.request(now_s)
-        throttle = self.throttle
         # Nobody is held back, as nearly always: the rank is of no interest then, nor is the draw.
-        whole = throttle.fraction(criticality) >= 1.0
+        whole = self.sent_fraction(criticality) >= 1.0
         rank, u = (0.0, 0.0) if whole else (rank_of(trace_id), rng())
-        return throttle.admit(criticality, rank, u, now_s)
+        if self.quota is not None and not self.quota.admit(criticality, rank, u, now_s):
+            return False
+        return self.throttle.admit(criticality, rank, u, now_s)
+
+    def sent_fraction(self, criticality: Criticality) -> float:
+        """The part of its calls that a class sends now."""
+        part = self.throttle.fraction(criticality)
+        return part if self.quota is None else min(part, self.quota.fraction(criticality))
+
+    def held_back(self, criticality: Criticality) -> int:
+        """Calls of a class that were not sent, since the channel was made."""
+        count = self.throttle.held_back()[criticality]
+        return count if self.quota is None else count + self.quota.held_back()[criticality]
 
     def why_held_back(self, criticality: Criticality) -> str:
         """The details of a call that `admit` did not let go."""
-        return HELD_BACK.format(percent=100 * (1 - self.throttle.fraction(criticality)), level=criticality.name)
+        return HELD_BACK.format(percent=100 * (1 - self.sent_fraction(criticality)), level=criticality.name)
 
     def ended(self, task: str, outcome: Outcome, now_s: float) -> None:
         """An attempt ended, and its caller did not cancel it."""
         failure, refused = outcome.failure, outcome.refused
-        self.throttle.ended(outcome.criticality, outcome.sent_s, now_s, refused=refused)
-        self.outliers.ended(task, error=failure in _ERRORS and not refused)
+        self.throttle.ended(outcome.criticality, outcome.sent_s, now_s, refused=refused is Refusal.FULL)
+        if refused is Refusal.QUOTA and self.quota is None:
+            self.quota = Throttle(limits.QUOTA_EXCESS)
+        if self.quota is not None:
+            self.quota.ended(outcome.criticality, outcome.sent_s, now_s, refused=refused is Refusal.QUOTA)
+        self.outliers.ended(task, error=failure in _ERRORS and refused is Refusal.NO)
         hedging = self.hedging
         if hedging is None:
             return
-        if refused:
+        if refused is not Refusal.NO:
             hedging.refused(now_s)
         elif failure is None:
             hedging.answered(now_s - outcome.sent_s)

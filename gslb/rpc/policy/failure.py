@@ -24,6 +24,14 @@ class Failure(Enum):
     ANSWERED = "answered"  # any other status, or an end that is the caller's own doing
 
 
+class Refusal(Enum):
+    """Whether a server would not do a request, well as it is."""
+
+    NO = "no"
+    FULL = "for want of room"
+    QUOTA = "for what its client asked before"
+
+
 # Statuses that a server sends when it is at fault itself. "Do not retry" is what RESOURCE_EXHAUSTED asks for.
 _FAULTS = {
     "UNKNOWN": Failure.ERRED,
@@ -36,6 +44,8 @@ _FAULTS = {
 ANSWERS = frozenset({None, Failure.ANSWERED, Failure.REFUSED, Failure.ERRED, Failure.SHED, Failure.DENIED})
 # What a server says that has no room while others may: "try another task". Every other refusal is RESOURCE_EXHAUSTED.
 OVERLOADED_HERE = "overloaded: try another task"
+# What a server says to a client that asks for more than its quota.
+OVER_QUOTA = "over quota"
 
 
 # What gRPC itself says, on either side, of a message beyond its limit: that is no want of room.
@@ -88,9 +98,12 @@ def classify(code: str, details: str, target: str, waited_s: float = 0.0) -> Fai
     return Failure.REFUSED
 
 
-def is_refusal(failure: Failure | None, details: str) -> bool:
-    """Whether a server refused the attempt for want of room: what throttles count."""
-    return failure is Failure.SHED or (failure is Failure.REFUSED and details.startswith(OVERLOADED_HERE))
+def refusal_of(failure: Failure | None, details: str) -> Refusal:
+    """Whether a server refused the attempt and why: what throttles count."""
+    if failure is Failure.SHED:
+        return Refusal.QUOTA if details.startswith(OVER_QUOTA) else Refusal.FULL
+    full = failure is Failure.REFUSED and details.startswith(OVERLOADED_HERE)
+    return Refusal.FULL if full else Refusal.NO
 
 
 def may_repeat(failure: Failure, *, idempotent: bool) -> bool:

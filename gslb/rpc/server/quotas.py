@@ -28,6 +28,7 @@ from gslb.rpc.client.api import Control
 from gslb.rpc.client.connection import ControlConnection
 from gslb.rpc.client.errors import ConfigurationError
 from gslb.rpc.client.shared import control as shared_control
+from gslb.rpc.policy.failure import OVER_QUOTA
 from gslb.rpc.policy.quota import Account, Bill
 from gslb.rpc.server.shares import UNIT_NUMBERS, ShareStream
 from gslb.v1 import quota_pb2
@@ -194,7 +195,7 @@ class Quotas:
     def _refusal(self, who: str, caller: str, quota: float, unit: Unit) -> str:
         whose = f"caller {who!r}" if who != ANYBODY else f"caller {caller!r}, with all that have no quota of their own,"
         return (
-            f"over quota: {whose} asks for more than {quota:g} {unit.value} of service {self.service!r};"
+            f"{OVER_QUOTA}: {whose} asks for more than {quota:g} {unit.value} of service {self.service!r};"
             " don't retry: ask less, or let the service's owner raise the quota"
         )
 
