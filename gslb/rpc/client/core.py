@@ -23,12 +23,14 @@ from gslb.model.endpoint import ServiceEndpoint
 from gslb.model.resources import Catalog
 from gslb.rpc.client.chooser import Chooser, chooser_for, policy_of, report_in
 from gslb.rpc.client.link import Link
+from gslb.rpc.client.subsets import Subsets
 from gslb.rpc.client.timers import Timers
 from gslb.rpc.context import Metadatum
 from gslb.rpc.policy.budget import RetryBudget
 from gslb.rpc.policy.errors import LOOK_S
 from gslb.rpc.policy.failure import ANSWERS, Failure
 from gslb.rpc.policy.presence import Presence
+from gslb.rpc.policy.rules import RING_HASH
 from gslb.rpc.policy.slow_start import weigh
 from gslb.rpc.policy.suspicion import Suspicion, Verdict, sample
 from gslb.rpc.policy.table import PickTable, build_table, sights_of
@@ -106,6 +108,7 @@ class ServiceCore(Generic[L]):
         self._attempts = [0] * len(Criticality)  # logical first attempts, since the last report
         self._total_attempts = [0] * len(Criticality)
         self._rng = random.random
+        self.subsets: Subsets[L] = Subsets(self._lock, self.after, self._refresh, self._renew)
         feed.attach(self)
 
     # The hot path
@@ -292,6 +295,13 @@ class ServiceCore(Generic[L]):
         self._leaving.add(link)
         return []
 
+    def _renew(self, task: str) -> list[L]:
+        """A link that was never dialled in the place of one that is not in use; what can be shut. Under the lock."""
+        link = self._links[task]
+        made = self._links[task] = self._make_link(link.endpoint)
+        made.known_s, made.weight = link.known_s, link.weight
+        return self._leave(link)
+
     def _keep_counts(self, link: L) -> None:
         """What was seen of a link that goes is for the next report still; under the lock."""
         if link.ok or link.failed:
@@ -304,8 +314,12 @@ class ServiceCore(Generic[L]):
         built = None
         if view is not None:
             self._plan_warm_up(weigh(self._links.values(), time.monotonic(), time.time()))
-            kept = self._presence.look(sights_of(view, self._links), time.monotonic())
-            built = build_table(view, self._links, self.settings.locality, self._catalog, kept)
+            policy = policy_of(self.settings.policy, view.service)
+            # A key has one home for all clients, so all of them know all tasks.
+            large = {} if policy == RING_HASH else view.serving
+            members = self.subsets.narrow(large, self._links, time.monotonic())
+            kept = self._presence.look(sights_of(view, members), time.monotonic())
+            built = build_table(view, members, self.settings.locality, self._catalog, kept)
             self._plan_look()
         self.table = built
         if view is None or built is None:
@@ -432,8 +446,9 @@ class ServiceCore(Generic[L]):
         return self._suspicion.failed(datacenter, task, time.monotonic(), unreached=unreached)
 
     def _others(self, datacenter: str) -> list[L]:
-        """The tasks of a datacenter that are taken to answer; under the lock."""
-        return [link for link in self._links.values() if link.endpoint.datacenter == datacenter and not link.down]
+        """The tasks of a datacenter that are used and taken to answer; under the lock."""
+        here = [link for link in self._links.values() if link.endpoint.datacenter == datacenter and not link.down]
+        return [link for link in here if self.subsets.uses(link)]
 
     def _condemn(self, datacenter: str) -> list[L]:
         """All tasks of a datacenter are out until a probe reaches them; those that were not before. Under the lock."""
