@@ -38,7 +38,7 @@ class _Link(Link):
         """Never asked."""
 
     @override
-    def ask_load(self, timeout_s: float, said: LoadSaid) -> None:
+    def ask_load(self, timeout_s: float, said: LoadSaid, question: bytes = b"") -> None:
         """Never asked."""
 
     @override

@@ -130,6 +130,10 @@ class QuotaFold:
         """How many are remembered."""
         return self._count
 
+    def heard(self, service: str) -> bool:
+        """Whether any server of it reports."""
+        return service in self._services
+
     def every_s(self, quotas: Mapping[str, Quota]) -> float:
         """How often a server of a service with these quotas is to report."""
         if not quotas:

@@ -42,6 +42,11 @@ COLUMNS = {
         Column("service", "service"), Column("locality", "locality"), Column("demand rps", "demand_rps"),
         Column("shares", "shares"), Column("stamp", "stamp", wide=True),
     ),
+    "quotas": (
+        Column("service", "service"), Column("caller", "caller"), Column("unit", "unit"), Column("quota", "quota"),
+        Column("asked", "asked"), Column("used", "used"), Column("standing", "standing"),
+        Column("servers", "servers", wide=True),
+    ),
 }  # fmt: skip
 
 
@@ -97,6 +102,12 @@ def _observed_rows(session: Session, what: str) -> list[Row]:
                 }
                 for a in status.agents
             ]
+        case "quotas":
+            return [
+                {"service": q.service, "caller": q.caller, "unit": q.unit, "quota": q.quota, "asked": q.asked,
+                 "used": q.used, "standing": q.standing, "servers": q.servers}
+                for q in status.quotas
+            ]  # fmt: skip
         case _:
             return [plan_row(service, locality) for service in status.services for locality in service.localities]
 
@@ -114,19 +125,20 @@ def plan_row(service: admin_pb2.ServiceStatus, locality: admin_pb2.LocalityStatu
     }
 
 
-@click.command(short_help="List resources, tasks, agents or plans.")
+@click.command(short_help="List resources, tasks, agents, plans or quotas.")
 @click.argument("kind", metavar="KIND")
 @click.argument("name", default="")
 @with_format
 @with_session
 def get(session: Session, kind: str, name: str, output: str) -> None:
-    """List what is there. KIND: datacenters, areas, services, drains, zones; or tasks, agents, plans as seen now.
+    """List what is there. KIND: datacenters, areas, services, drains, zones; or tasks, agents, plans, quotas as seen now.
 
     \b
     gslb get services
     gslb get service web -o yaml       what `gslb apply -f` takes
     gslb get tasks /bns/us-east1/web   a task, or all under a prefix
     gslb get plans web                 where each locality's requests go
+    gslb get quotas web                what each client with a quota asks
     """
     what = OBSERVED.get(kind.lower())
     if what:

@@ -21,7 +21,7 @@ ALIASES: Mapping[str, str] = {
 }
 # What is seen rather than desired, by every way to name it.
 OBSERVED: Mapping[str, str] = {
-    name: what for what in ("tasks", "agents", "plans") for name in (what, what.removesuffix("s"))
+    name: what for what in ("tasks", "agents", "plans", "quotas") for name in (what, what.removesuffix("s"))
 }
 
 

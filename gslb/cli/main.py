@@ -23,7 +23,7 @@ _MEMBERS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
         "delete": ("gslb.cli.apply:delete", "server", "Delete a resource."),
         "export": ("gslb.cli.apply:export", "server", "Write all desired state as YAML."),
         "import": ("gslb.cli.apply:import_", "server", "Restore desired state from an export."),
-        "get": ("gslb.cli.get:get", "server", "List resources, tasks, agents or plans."),
+        "get": ("gslb.cli.get:get", "server", "List resources, tasks, agents, plans or quotas."),
         "describe": ("gslb.cli.get:describe", "server", "Show one resource with everything known about it."),
         "drain": ("gslb.cli.drain:drain", "server", "Take load away from a place."),
         "undrain": ("gslb.cli.drain:undrain", "server", "End a drain."),

@@ -10,6 +10,7 @@ from typing_extensions import override
 
 if TYPE_CHECKING:
     from gslb.control.ingest.servicer import ReportsServicer
+    from gslb.control.quotas import QuotaDesk
     from gslb.control.recorder import Recorder
     from gslb.control.replica import Replica
 
@@ -24,6 +25,7 @@ class _ReplicaCollector(Collector):
         yield from self._gauges()
         yield from self._counters()
         yield from self._by_service()
+        yield from _quota_metrics(self._replica.quotas)
 
     def _gauges(self) -> Iterator[Metric]:
         replica = self._replica
@@ -97,6 +99,24 @@ class _ReplicaCollector(Collector):
             published = replica.mirror.plans.plans.get(name)
             version.add_metric([name], published.plan.stamp.version if published else 0)
         yield from (overload, held, demand, version)
+
+
+def _quota_metrics(desk: "QuotaDesk") -> Iterator[Metric]:
+    labels = ["service", "caller", "unit"]
+    limit = GaugeMetricFamily("gslb_control_quota_limit", "A client's quota, per second.", labels=labels)
+    asked = GaugeMetricFamily("gslb_control_quota_asked", "What it asks of all servers, per second.", labels=labels)
+    used = GaugeMetricFamily("gslb_control_quota_used", "What it is let use, per second.", labels=labels)
+    standing = GaugeMetricFamily("gslb_control_quota_standing", "0 within, 1 near, 2 over its quota.", labels=labels)
+    for row in desk.rows():
+        who = [row.service, row.caller, row.unit.value]
+        for family, value in ((limit, row.quota), (asked, row.asked), (used, row.used), (standing, row.standing)):
+            family.add_metric(who, float(value))
+    yield from (limit, asked, used, standing)
+    yield GaugeMetricFamily("gslb_control_quota_servers", "Servers that report their usage.", value=desk.servers)
+    reports = CounterMetricFamily("gslb_control_quota_reports", "Reports of usage.", labels=["result"])
+    reports.add_metric(["accepted"], desk.reports)
+    reports.add_metric(["refused"], desk.refused)
+    yield reports
 
 
 def _recorder_metrics(recorder: "Recorder | None") -> Iterator[Metric]:

@@ -117,6 +117,12 @@ class QuotaDesk:
         """This process itself stood still: what it did not hear then was nobody's silence."""
         self._fold.thaw(frozen_s)
 
+    def unenforced(self, now_s: float) -> list[str]:
+        """Services that have quotas, and no server that reports what is asked of it."""
+        if now_s < self._settled_s + limits.QUOTA_REPORT_IDLE_S:
+            return []
+        return sorted(name for name in self._quotas if not self._fold.heard(name))
+
     def rows(self) -> Iterable[Row]:
         """Every quota with what is asked and used."""
         return self._fold.rows(self._quotas)

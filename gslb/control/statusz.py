@@ -39,6 +39,7 @@ def status_page(replica: "Replica") -> Mapping[str, object]:
             "alarms": list(replica.planner.decision.alarms[:ROWS_MAX]),
         },
         "services": _services(replica),
+        "quotas": _quotas(replica),
         "drains": [
             {"name": drain.name, "scope": drain.scope.value, "target": drain.target, "until": drain.expires_at}
             for drain in islice(replica.world.catalog.drains.values(), ROWS_MAX)
@@ -63,6 +64,22 @@ def _services(replica: "Replica") -> list[Mapping[str, object]]:
             }
         )
     return rows
+
+
+def _quotas(replica: "Replica") -> list[Mapping[str, object]]:
+    return [
+        {
+            "service": row.service,
+            "caller": row.caller,
+            "unit": row.unit.value,
+            "quota": row.quota,
+            "asked": row.asked,
+            "used": row.used,
+            "standing": row.standing.name.lower(),
+            "servers": row.servers,
+        }
+        for row in islice(replica.quotas.rows(), ROWS_MAX)
+    ]
 
 
 def _agents(replica: "Replica") -> list[Mapping[str, object]]:

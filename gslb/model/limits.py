@@ -125,6 +125,8 @@ RETURN_FRACTION_PER_S: Final = 0.1
 RETURN_UNPROVED: Final = 0.05
 RETURN_UNPROVED_S: Final = 10.0
 RETURN_TICK_S: Final = 0.5
+# How long a task that may join a channel's subset has to say how many clients it has: it is dialled first.
+SUBSET_ASK_TIMEOUT_S: Final = 2.0
 # Questions for their load that policies have tasks asked (`gslb.rpc.policy.probing`), of one channel.
 LOAD_PROBES_MAX: Final = 16  # under way at a time; one a task
 LOAD_PROBES_PER_S: Final = 500.0

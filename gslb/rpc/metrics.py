@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
     from prometheus_client.registry import CollectorRegistry
 
+    from gslb.rpc.server.quotas import Quotas, QuotaState
+
 Cores = list[ServiceCore[Link]]
 
 _COUNTS: tuple[tuple[str, str, Callable[[Counts], int]], ...] = (
@@ -36,17 +38,19 @@ _COUNTS: tuple[tuple[str, str, Callable[[Counts], int]], ...] = (
 
 
 class RpcCollector:
-    """All channels of this process, and the servers whose `Load` and gates were given."""
+    """All channels of this process, and the servers whose `Load`, gates and quotas were given."""
 
     def __init__(
         self,
         loads: Iterable[Load] = (),
         *,
         gates: Mapping[str, Gate] | None = None,
+        quotas: Iterable["Quotas"] = (),
         control: Iterable[ControlConnection] | None = None,
     ) -> None:
         self._loads: weakref.WeakSet[Load] = weakref.WeakSet(loads)
         self._gates = weakref.WeakValueDictionary(gates or {})
+        self._quotas: weakref.WeakSet[Quotas] = weakref.WeakSet(quotas)
         self._control = list(control) if control is not None else None
 
     def collect(self) -> "Iterator[Metric]":
@@ -59,6 +63,7 @@ class RpcCollector:
         yield from _control(found)
         yield from _server(list(self._loads))
         yield from _at_gates({name: gate.state() for name, gate in self._gates.items()})
+        yield from _of_quotas({each.service: each.state() for each in self._quotas})
 
 
 def _counter(name: str, text: str, labels: list[str]) -> "CounterMetricFamily":
@@ -206,11 +211,32 @@ def _at_gates(states: Mapping[str, GateState]) -> "Iterator[Metric]":
     yield expired
 
 
+def _of_quotas(states: "Mapping[str, Mapping[str, QuotaState]]") -> "Iterator[Metric]":
+    if not states:
+        return
+    labels = ["service", "caller", "unit"]
+    share = _gauge("quota_share", "What this server may let in of a client, per second.", labels)
+    limit = _gauge("quota_limit", "What all servers may let in of it, per second.", labels)
+    requests = _counter("quota_requests", "Requests of clients that have a quota.", labels)
+    refused = _counter("quota_refused", "Those that were refused for it.", labels)
+    used = _counter("quota_used", "What was let in: requests, or CPU seconds.", labels)
+    for service, clients in states.items():
+        for caller, state in clients.items():
+            who = [service, caller, state.unit.value]
+            share.add_metric(who, state.share)
+            limit.add_metric(who, state.quota)
+            requests.add_metric(who, state.requests)
+            refused.add_metric(who, state.refused)
+            used.add_metric(who, state.used)
+    yield from (share, limit, requests, refused, used)
+
+
 def register(
     registry: "CollectorRegistry | None" = None,
     *,
     loads: Iterable[Load] = (),
     gates: Mapping[str, Gate] | None = None,
+    quotas: Iterable["Quotas"] = (),
 ) -> RpcCollector:
     """Adds the metrics to a registry; the default one if none is given. `gates` by a name of the caller's choice.
 
@@ -220,6 +246,6 @@ def register(
         from prometheus_client.registry import REGISTRY
     except ModuleNotFoundError as error:
         raise ConfigurationError("metrics need prometheus_client: pip install prometheus-client") from error
-    collector = RpcCollector(loads, gates=gates)
+    collector = RpcCollector(loads, gates=gates, quotas=quotas)
     (registry or REGISTRY).register(collector)
     return collector

@@ -650,6 +650,48 @@ class AgentStatus(google.protobuf.message.Message):
 Global___AgentStatus: typing_extensions.TypeAlias = AgentStatus
 
 @typing.final
+class QuotaStatus(google.protobuf.message.Message):
+    """A client's quota of a service, and what all servers of it report."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SERVICE_FIELD_NUMBER: builtins.int
+    CALLER_FIELD_NUMBER: builtins.int
+    UNIT_FIELD_NUMBER: builtins.int
+    QUOTA_FIELD_NUMBER: builtins.int
+    ASKED_FIELD_NUMBER: builtins.int
+    USED_FIELD_NUMBER: builtins.int
+    STANDING_FIELD_NUMBER: builtins.int
+    SERVERS_FIELD_NUMBER: builtins.int
+    service: builtins.str
+    caller: builtins.str
+    unit: builtins.str
+    """rps, or CPU cores"""
+    quota: builtins.float
+    """per second, in the unit; so are the next two"""
+    asked: builtins.float
+    used: builtins.float
+    standing: builtins.str
+    """within, near, over"""
+    servers: builtins.int
+    """that it asked lately"""
+    def __init__(
+        self,
+        *,
+        service: builtins.str = ...,
+        caller: builtins.str = ...,
+        unit: builtins.str = ...,
+        quota: builtins.float = ...,
+        asked: builtins.float = ...,
+        used: builtins.float = ...,
+        standing: builtins.str = ...,
+        servers: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["asked", b"asked", "caller", b"caller", "quota", b"quota", "servers", b"servers", "service", b"service", "standing", b"standing", "unit", b"unit", "used", b"used"]) -> None: ...
+
+Global___QuotaStatus: typing_extensions.TypeAlias = QuotaStatus
+
+@typing.final
 class StatusResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -663,6 +705,7 @@ class StatusResponse(google.protobuf.message.Message):
     AGENTS_FIELD_NUMBER: builtins.int
     PLANS_PUBLISHED_FIELD_NUMBER: builtins.int
     INCARNATION_FIELD_NUMBER: builtins.int
+    QUOTAS_FIELD_NUMBER: builtins.int
     replica: builtins.str
     leader: builtins.str
     """address of the leading replica, as etcd says"""
@@ -678,6 +721,8 @@ class StatusResponse(google.protobuf.message.Message):
     def tasks(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___TaskStatus]: ...
     @property
     def agents(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___AgentStatus]: ...
+    @property
+    def quotas(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___QuotaStatus]: ...
     def __init__(
         self,
         *,
@@ -691,8 +736,9 @@ class StatusResponse(google.protobuf.message.Message):
         agents: collections.abc.Iterable[Global___AgentStatus] | None = ...,
         plans_published: builtins.int = ...,
         incarnation: builtins.int = ...,
+        quotas: collections.abc.Iterable[Global___QuotaStatus] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["agents", b"agents", "etcd_age_s", b"etcd_age_s", "incarnation", b"incarnation", "leader", b"leader", "leading", b"leading", "plans_published", b"plans_published", "replica", b"replica", "services", b"services", "tasks", b"tasks", "warm", b"warm"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["agents", b"agents", "etcd_age_s", b"etcd_age_s", "incarnation", b"incarnation", "leader", b"leader", "leading", b"leading", "plans_published", b"plans_published", "quotas", b"quotas", "replica", b"replica", "services", b"services", "tasks", b"tasks", "warm", b"warm"]) -> None: ...
 
 Global___StatusResponse: typing_extensions.TypeAlias = StatusResponse
 

@@ -27,6 +27,7 @@ _settings.register_profile("planted", phases=[_Phase.generate], derandomize=True
 
 PUBLISH, PLAN = "tests/integration/test_control_publish.py", "tests/property/test_balancer_plan.py"
 STEP, SAFETY = "tests/unit/test_balancer_step.py", "tests/unit/test_balancer_safety.py"
+QUOTAS = "tests/property/test_quota.py"
 DRAINS, CALLEES = "tests/unit/test_balancer_drains.py", "tests/unit/test_balancer_callees.py"
 RAMPS, VIEW, READER = (
     "tests/unit/test_balancer_ramps.py",
@@ -111,6 +112,46 @@ BUGS = (
         "if names.lost_services else set()",
         "if names.lost_services and not inputs.deleted.services else set()",
         f"{STEP}::test_what_vanished_beside_deletions_is_still_held",
+    ),
+    Bug(
+        "quotas",
+        "a part of the quota is handed out twice",
+        "gslb/balancer/quota.py",
+        "(1.0 - ROOM) * min(1.0, part) + ROOM / count",
+        "min(1.0, part) + ROOM / count",
+        f"{QUOTAS}::test_shares_that_are_parts_sum_up_to_the_quota",
+    ),
+    Bug(
+        "quotas",
+        "who was over his quota is let go at once",
+        "gslb/balancer/quota.py",
+        "    elif now_s - client.calm_s >= HOLD_S:",
+        "    else:",
+        "tests/unit/test_balancer_quota.py::TestStanding::test_it_is_left_step_by_step_after_a_calm_time",
+    ),
+    Bug(
+        "quotas",
+        "what was saved up is spent beyond the quota",
+        "gslb/rpc/policy/quota.py",
+        "            self.tokens = min(self.tokens, 0.0)",
+        "            pass",
+        "tests/unit/test_rpc_quota.py::TestRequests::test_who_turns_out_to_be_over_has_saved_nothing",
+    ),
+    Bug(
+        "quotas",
+        "what a request took is not owed",
+        "gslb/rpc/policy/quota.py",
+        "            self._spend(cpu_s)",
+        "            self._spend(0.5 * cpu_s)",
+        "tests/unit/test_rpc_quota.py::TestCpu::test_what_requests_take_is_known_afterwards_and_owed",
+    ),
+    Bug(
+        "quotas",
+        "a replica that has just started gives shares at once",
+        "gslb/control/quotas.py",
+        "        if now_s < self._settled_s or not self._known:",
+        "        if not self._known:",
+        "tests/unit/test_control_quotas.py::test_before_it_has_settled_it_listens_and_gives_no_shares",
     ),
     Bug(
         "demand",

@@ -1,6 +1,7 @@
 """`python -m tests.support.quota_server KIND SERVICE CONTROL`: an echo server within the quotas of SERVICE.
 
-KIND is sync or aio. `burn:SECONDS` uses so much CPU time; `state` answers what the quotas are, as JSON. Prints its port.
+KIND is sync or aio. `burn:SECONDS` uses so much CPU time; `state` and `metrics` answer what the quotas are, as JSON and for
+Prometheus. Prints its port.
 """
 
 import asyncio
@@ -8,12 +9,14 @@ import json
 import sys
 import time
 from concurrent import futures
-from dataclasses import asdict
 
 import grpc
 import grpc.aio
+from prometheus_client import CollectorRegistry, generate_latest
 
+from gslb.rpc import metrics
 from gslb.rpc.server import AioServerInterceptor, Load, Quotas, ServerInterceptor, server_options
+from gslb.rpc.status import status
 
 KIND, SERVICE, CONTROL = sys.argv[1:4]
 
@@ -25,8 +28,13 @@ def answer(request: bytes, quotas: Quotas, load: Load) -> bytes:
         while time.thread_time() < until_s:
             pass
     if word == "state":
-        clients = {name: {**asdict(state), "unit": state.unit.value} for name, state in quotas.state().items()}
-        return json.dumps({"clients": clients, **quotas.explain(), "errors": sum(load.counters().error)}).encode()
+        told = status(quotas=[quotas])["quotas"][0]
+        clients = {client.pop("caller"): client for client in told["clients"]}
+        return json.dumps({**told, "clients": clients, "errors": sum(load.counters().error)}).encode()
+    if word == "metrics":
+        registry = CollectorRegistry()
+        metrics.register(registry, quotas=[quotas])
+        return generate_latest(registry)
     return b"ok"
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from gslb.balancer.quota import Row, Standing
 from gslb.balancer.sharing import Shared, Use
 from gslb.balancer.state import Decision, ServiceDecision, ServiceMemory
 from gslb.control.admin.findings import (
@@ -10,10 +11,12 @@ from gslb.control.admin.findings import (
     WARNING,
     alarm_findings,
     frontend_findings,
+    quota_findings,
     service_findings,
     shared_findings,
 )
 from gslb.control.ingest.frontends import FRONTENDS_MAX, KEPT_S, Frontends
+from gslb.model.quota import Unit
 from gslb.v1 import admin_pb2
 from tests.support.balancer import service
 
@@ -30,6 +33,20 @@ def test_what_services_share_is_told_with_its_numbers(
     (finding,) = shared_findings([Use(CPU, used)])
     assert (finding.severity, finding.subject) == (severity, "CPU of us-east1")
     assert words in finding.message
+
+
+def test_clients_over_their_quota_are_told_and_quotas_that_nobody_keeps() -> None:
+    def row(caller: str, standing: Standing) -> Row:
+        return Row("search", caller, Unit.RPS, 100.0, 250.0, 100.0, standing, 3)
+
+    near = [row("web", Standing.WITHIN), row("mail", Standing.NEAR)]
+    (kept,) = quota_findings(near, [])
+    assert (kept.severity, kept.message) == (OK, "all 2 are kept")
+    unkept, over = quota_findings([*near, row("batch", Standing.OVER)], ["ads"])
+    assert (unkept.severity, unkept.subject) == (WARNING, "service ads")
+    assert (over.severity, over.subject) == (WARNING, "service search")
+    assert over.message.startswith("caller 'batch' asks for 250 rps and its quota is 100: what is beyond is refused")
+    assert list(quota_findings([], [])) == []
 
 
 def test_each_dns_frontend_is_told_with_what_answers_there_or_its_silence() -> None:

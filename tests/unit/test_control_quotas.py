@@ -113,3 +113,11 @@ def test_replays_are_refused_and_silent_servers_forgotten() -> None:
     assert desk.servers == 1
     desk.tick(LATER_S + 200.0)
     assert desk.servers == 0
+
+
+def test_quotas_that_no_server_looks_at_are_named() -> None:
+    desk = desk_of(BATCH)
+    assert desk.unenforced(LATER_S) == []
+    assert desk.unenforced(LATER_S + 60.0) == ["search"]
+    desk.take(report(1), Told(), LATER_S + 60.0)
+    assert desk.unenforced(LATER_S + 60.0) == []

@@ -43,7 +43,7 @@ class TestedLink(Link):
         """Nobody answers."""
 
     @override
-    def ask_load(self, timeout_s: float, said: LoadSaid) -> None:
+    def ask_load(self, timeout_s: float, said: LoadSaid, question: bytes = b"") -> None:
         self.asked.append(said)
 
     @override

@@ -13,6 +13,7 @@ from bns.etcd.v3 import rpc_pb2
 from bns.model import HealthStatus
 from gslb.balancer.callees import Overfull, overfull_after_losses
 from gslb.balancer.contingency import Loss, losses
+from gslb.balancer.quota import Row, Standing
 from gslb.balancer.sharing import Use
 from gslb.balancer.state import Decision, ServiceDecision
 from gslb.control import keys
@@ -52,6 +53,7 @@ async def findings_of(replica: "Replica") -> list[admin_pb2.Finding]:
     found = [*await _etcd(replica), *_replica(replica), *_records(replica), *_agents(replica), *_services(replica)]
     found += [
         *shared_findings(replica.planner.decision.uses),
+        *quota_findings(replica.quotas.rows(), replica.quotas.unenforced(time.monotonic())),
         *frontend_findings(replica.frontends.recent(time.monotonic()), time.monotonic()),
         *_single_losses(replica),
         *await _callees(replica),
@@ -297,6 +299,27 @@ def shared_findings(uses: Iterable[Use]) -> Findings:
             yield _finding(WARNING, subject, f"{taken}: what more is asked for goes elsewhere")
         else:
             yield _finding(OK, subject, taken)
+
+
+def quota_findings(rows: Iterable[Row], unenforced: Iterable[str]) -> Findings:
+    """Clients that ask for more than their quota, and services whose quotas (`unenforced`) nobody looks at."""
+    for name in islice(unenforced, LINES_MAX):
+        message = "it has quotas, and none of its servers reports what clients ask: give their interceptors `Quotas`"
+        yield _finding(WARNING, f"service {name}", message)
+    told, over = 0, 0
+    for row in rows:
+        told += 1
+        if row.standing is not Standing.OVER:
+            continue
+        over += 1
+        if over <= LINES_MAX:
+            message = (
+                f"caller {row.caller!r} asks for {row.asked:.4g} {row.unit.value} and its quota is {row.quota:.6g}: what is"
+                " beyond is refused; let it ask less, or raise its quota"
+            )
+            yield _finding(WARNING, f"service {row.service}", message)
+    if told and not over:
+        yield _finding(OK, "quotas", f"all {told} are kept")
 
 
 def frontend_findings(frontends: Mapping[str, Frontend], now_s: float) -> Findings:

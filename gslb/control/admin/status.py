@@ -38,6 +38,19 @@ def status_of(replica: "Replica") -> admin_pb2.StatusResponse:
         agents=_agents(replica, now_s),
         plans_published=replica.publisher.total,
         incarnation=replica.mirror.incarnation,
+        quotas=[
+            admin_pb2.QuotaStatus(
+                service=row.service,
+                caller=row.caller,
+                unit=row.unit.value,
+                quota=row.quota,
+                asked=row.asked,
+                used=row.used,
+                standing=row.standing.name.lower(),
+                servers=row.servers,
+            )
+            for row in replica.quotas.rows()
+        ],
     )
 
 

@@ -51,7 +51,7 @@ class AioLink(Link):
     _channel: grpc.aio.Channel | None = field(init=False, default=None)
     _methods: dict[Method, MultiCallable] = field(init=False, default_factory=dict)
     _probing: "asyncio.Task[None] | None" = field(init=False, default=None)
-    _asking: "asyncio.Task[None] | None" = field(init=False, default=None)
+    _asking: "set[asyncio.Task[None]]" = field(init=False, default_factory=set)
 
     def method(self, method: Method) -> MultiCallable:
         """gRPC's multi-callable for `method` on this task. In the loop only."""
@@ -88,17 +88,19 @@ class AioLink(Link):
         done(ok)
 
     @override
-    def ask_load(self, timeout_s: float, said: LoadSaid) -> None:
+    def ask_load(self, timeout_s: float, said: LoadSaid, question: bytes = b"") -> None:
         def start() -> None:
-            self._asking = self.loop.create_task(self._ask_load(timeout_s, said))
+            asking = self.loop.create_task(self._ask_load(timeout_s, said, question))
+            self._asking.add(asking)
+            asking.add_done_callback(self._asking.discard)
 
         with contextlib.suppress(RuntimeError):
             self.loop.call_soon_threadsafe(start)
 
-    async def _ask_load(self, timeout_s: float, said: LoadSaid) -> None:
+    async def _ask_load(self, timeout_s: float, said: LoadSaid, question: bytes) -> None:
         ask = self._open().unary_unary(LOAD_METHOD, request_serializer=None, response_deserializer=None)
         try:
-            line = await ask(b"", timeout=timeout_s)
+            line = await ask(question, timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
             said(error.code(), b"")
         except grpc.aio.UsageError:  # the channel was closed meanwhile

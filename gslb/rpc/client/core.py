@@ -24,6 +24,7 @@ from gslb.rpc.client.chooser import Chooser, chooser_for, policy_of, report_in
 from gslb.rpc.client.link import Link
 from gslb.rpc.client.protection import Outcome, Protection, Retry
 from gslb.rpc.client.settings import Settings
+from gslb.rpc.client.subsets import Subsets
 from gslb.rpc.client.tally import Counts, Tally
 from gslb.rpc.client.timers import Timers
 from gslb.rpc.context import Metadatum
@@ -32,6 +33,7 @@ from gslb.rpc.policy.errors import LOOK_S
 from gslb.rpc.policy.failure import ANSWERS, Failure
 from gslb.rpc.policy.hedge import Hedging
 from gslb.rpc.policy.presence import Presence
+from gslb.rpc.policy.rules import RING_HASH
 from gslb.rpc.policy.slow_start import weigh
 from gslb.rpc.policy.stall import keeps_waiting, leaves_out
 from gslb.rpc.policy.suspicion import Suspicion, Verdict, sample
@@ -82,6 +84,7 @@ class ServiceCore(Generic[L]):
         self._ticking = False  # a look at datacenters that return is due
         self._tally = Tally()
         self._rng = random.random
+        self.subsets: Subsets[L] = Subsets(self._lock, self.after, self._refresh, self._renew)
         feed.attach(self)
 
     # The hot path
@@ -330,14 +333,25 @@ class ServiceCore(Generic[L]):
         self._leaving.add(link)
         return []
 
+    def _renew(self, task: str) -> list[L]:
+        """A link that was never dialled in the place of one that is not in use; what can be shut. Under the lock."""
+        link = self._links[task]
+        made = self._links[task] = self._make_link(link.endpoint)
+        made.known_s, made.weight = link.known_s, link.weight
+        return self._leave(link)
+
     def _rebuild(self) -> list[Callable[[], None]]:
         """Builds the table anew, under the lock; whom to call back without it."""
         view = self._view
         built = None
         if view is not None:
             self._plan_warm_up(weigh(self._links.values(), time.monotonic(), time.time()))
-            kept = self._presence.look(sights_of(view, self._links), time.monotonic())
-            built = build_table(view, self._links, self.settings.locality, self._catalog, kept)
+            policy = policy_of(self.settings.policy, view.service)
+            # A key has one home for all clients, so all of them know all tasks.
+            large = {} if policy == RING_HASH else view.serving
+            members = self.subsets.narrow(large, self._links, time.monotonic())
+            kept = self._presence.look(sights_of(view, members), time.monotonic())
+            built = build_table(view, members, self.settings.locality, self._catalog, kept)
             self._plan_look()
         self.table = built
         if view is None or built is None:
@@ -490,8 +504,9 @@ class ServiceCore(Generic[L]):
         return self._suspicion.failed(datacenter, task, time.monotonic(), unreached=unreached)
 
     def _others(self, datacenter: str) -> list[L]:
-        """The tasks of a datacenter that are taken to answer; under the lock."""
-        return [link for link in self._links.values() if link.endpoint.datacenter == datacenter and not link.down]
+        """The tasks of a datacenter that are used and taken to answer; under the lock."""
+        here = [link for link in self._links.values() if link.endpoint.datacenter == datacenter and not link.down]
+        return [link for link in here if self.subsets.uses(link)]
 
     def _condemn(self, datacenter: str) -> list[L]:
         """All tasks of a datacenter are out until a probe reaches them; those that were not before. Under the lock."""

@@ -54,6 +54,7 @@ def explain(core: ServiceCore[L]) -> dict[str, object]:
         "reason": core.reason() if table is None else "",
         "stamp": tuple(view.plan.stamp) if view is not None and view.plan is not None else None,
         "notes": list(view.plan.notes) if view is not None and view.plan is not None else [],
+        "subsets": core.subsets.describe(),
         "endpoints": [_task(link, usable, core.knows(link)) for link in core.links()],
         "requests": {level.name: count for level, count in zip(Criticality, core.total_attempts(), strict=True)},
         "retries": core.counts.retries,

@@ -30,8 +30,11 @@ class Link(Member):
         """
 
     @abstractmethod
-    def ask_load(self, timeout_s: float, said: LoadSaid) -> None:
-        """Asks how busy it is; calls `said` once, from any thread, or never if the connection is closed meanwhile."""
+    def ask_load(self, timeout_s: float, said: LoadSaid, question: bytes = b"") -> None:
+        """Asks how busy it is; calls `said` once, from any thread, or never if the connection is closed meanwhile.
+
+        `question`: what the server may count its clients by (`gslb.rpc.policy.clients`).
+        """
 
     @abstractmethod
     def shut(self) -> None:

@@ -18,7 +18,10 @@ from gslb.rpc.policy.rank import rank_of
 from gslb.rpc.policy.throttle import Throttle
 
 # What a call that was held back ends with, as RESOURCE_EXHAUSTED: nobody should try it again soon.
-HELD_BACK: Final = "overloaded; don't retry: held back by this client, as {percent:.0f} % of its {level} calls are, because the service refuses them"
+HELD_BACK: Final = (
+    "overloaded; don't retry: held back by this client, as {percent:.0f} % of its {level} calls are,"
+    " because the service refuses them"
+)
 
 # What a task is held to when it is compared with the others. Refusals for want of room are no errors, and connections
 # that fail take it out of the choice by themselves.

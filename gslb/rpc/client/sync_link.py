@@ -77,10 +77,10 @@ class SyncLink(Link):
         call.add_done_callback(lambda ended: done(answered(cast(InnerCall, ended).code())))
 
     @override
-    def ask_load(self, timeout_s: float, said: LoadSaid) -> None:
+    def ask_load(self, timeout_s: float, said: LoadSaid, question: bytes = b"") -> None:
         try:
             ask = self._open().unary_unary(LOAD_METHOD, request_serializer=None, response_deserializer=None)
-            call = cast(InnerCall, ask.future(b"", timeout=timeout_s))
+            call = cast(InnerCall, ask.future(question, timeout=timeout_s))
         except ValueError:  # the channel was closed meanwhile
             return
 

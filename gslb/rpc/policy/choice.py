@@ -30,6 +30,7 @@ class Report:
     rps: float = 0.0  # requests that it ended per second, errors included
     eps: float = 0.0  # errors among them
     room: float = 0.0  # requests that it can have under way before they slow one another (`gslb.rpc.policy.room`)
+    clients: float = 0.0  # channels that keep a connection to it, the one that asks included; 0: it does not know
 
 
 class Rule(ABC, Generic[M]):

@@ -22,6 +22,7 @@ _FIELDS: Final = (
     ("rps", "rps"),
     ("eps", "eps"),
     ("room", "room"),
+    ("clients", "clients"),
 )
 
 
@@ -48,7 +49,7 @@ def decode(text: str | bytes) -> Report | None:
     """What a line says; None: it is too long to be looked at.
 
     >>> decode("rif=3 lat=nan util=-1 colour=blue rps=80")
-    Report(in_flight=3.0, latency_s=0.0, utilization=0.0, rps=80.0, eps=0.0, room=0.0)
+    Report(in_flight=3.0, latency_s=0.0, utilization=0.0, rps=80.0, eps=0.0, room=0.0, clients=0.0)
     """
     if len(text) > MAX_CHARS:
         return None

@@ -80,7 +80,7 @@ class Subset:
         vacancies = self.vacancies
         return sample(others, rng, CANDIDATES * vacancies if vacancies else COMPARED)
 
-    def decide(self, connections: Mapping[str, int]) -> Change:
+    def decide(self, connections: Mapping[str, float]) -> Change:
         """Fills vacancies, or makes one move, by the connections that tasks said to have; no word, no move.
 
         `connections` has those asked and the chosen ones, whose numbers come with every answer of theirs.

@@ -15,7 +15,7 @@ import threading
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Final
 
@@ -166,10 +166,13 @@ class Quotas:
             }
 
     def explain(self) -> dict[str, object]:
-        """State of the streams to the control plane, for /statusz."""
+        """Clients with their quotas, and the streams to the control plane, for /statusz."""
         return {
             "service": self.service,
             "following": self._following,
+            "clients": [
+                {"caller": caller, **asdict(state), "unit": state.unit.value} for caller, state in self.state().items()
+            ],
             "replicas": [
                 {
                     "replica": stream.target,

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, cast
 
 import grpc
@@ -21,6 +22,7 @@ from typing_extensions import override
 
 from gslb.rpc.context import Metadatum
 from gslb.rpc.policy.choice import Report
+from gslb.rpc.policy.clients import Clients
 from gslb.rpc.policy.report import KEY, ORCA_KEY, encode, orca
 from gslb.rpc.policy.selfload import SelfLoad
 from gslb.rpc.server.load import Load
@@ -52,6 +54,7 @@ class LoadReporter:
         self._cpu_cores = cpu_cores
         self._lock = threading.Lock()
         self._self = SelfLoad()
+        self._clients = Clients()
         self._since_s, self._cpu_s = time.monotonic(), time.process_time()
         self._ended = self._errors = 0
         self._utilization = self._rps = self._eps = 0.0
@@ -100,12 +103,15 @@ class LoadReporter:
         own: tuple[Metadatum, ...] = ((KEY, encode(report)), (ORCA_KEY, orca(report)))
         context.set_trailing_metadata((*(context.trailing_metadata() or ()), *own))
 
-    def line(self, request: object, context: object) -> bytes:
+    def line(self, request: bytes, context: object) -> bytes:
         """The handler of the load method."""
-        del request, context
-        return encode(self.report()).encode()
+        del context
+        report = self.report()
+        with self._lock:
+            clients = self._clients.asked(request, time.monotonic())
+        return encode(replace(report, clients=clients)).encode()
 
-    async def line_on_loop(self, request: object, context: object) -> bytes:
+    async def line_on_loop(self, request: bytes, context: object) -> bytes:
         """The same for an asyncio server."""
         return self.line(request, context)
 
