@@ -189,14 +189,21 @@ class QuotaFold:
             _judge(client, quota.rate, now_s)
         return ""
 
-    def shares(self, service: str, server: str, quotas: Mapping[str, Quota]) -> dict[str, Share]:
-        """What this server may let in of each client that has a quota."""
+    def held_back(self, service: str) -> set[str]:
+        """The clients that are near their quota or over it."""
+        held = self._services.get(service)
+        return {caller for caller, client in held.clients.items() if client.standing} if held else set()
+
+    def shares(
+        self, service: str, server: str, quotas: Mapping[str, Quota], only: Iterable[str] | None = None
+    ) -> dict[str, Share]:
+        """What this server may let in of each client that has a quota, or of `only` these of them."""
         held = self._services.get(service, _Service())
         known = held.servers.get(server)
         count = max(1, len(held.servers))
         shares = {}
-        for caller, quota in quotas.items():
-            client = held.clients.get(caller)
+        for caller in quotas if only is None else quotas.keys() & only:
+            quota, client = quotas[caller], held.clients.get(caller)
             if client is None or client.unit is not quota.unit or client.standing is Standing.WITHIN:
                 shares[caller] = Share(quota.unit, quota.rate, quota.rate)
                 continue

@@ -41,7 +41,7 @@ class Told:
     """What one stream has been told: shares that did not change are not told again."""
 
     quotas: Mapping[str, Quota] | None = None
-    parts: set[str] = field(default_factory=set)  # clients that are near their quota or over it
+    held_back: set[str] = field(default_factory=set)  # clients that were near their quota or over it
 
 
 class QuotaDesk:
@@ -99,12 +99,12 @@ class QuotaDesk:
             )
         answer.settled = True
         answer.report_every_s = self._fold.every_s(quotas)
-        shares = self._fold.shares(report.service, report.reporter, quotas)
-        parts = {caller for caller, share in shares.items() if share.over or share.shared}
+        held_back = self._fold.held_back(report.service)
         answer.complete = told.quotas is not quotas
-        callers = shares.keys() if answer.complete else parts | told.parts
-        answer.shares.extend(_encoded(caller, shares[caller]) for caller in sorted(callers))
-        told.quotas, told.parts = quotas, parts
+        only = None if answer.complete else held_back | told.held_back
+        shares = self._fold.shares(report.service, report.reporter, quotas, only)
+        answer.shares.extend(_encoded(caller, share) for caller, share in sorted(shares.items()))
+        told.quotas, told.held_back = quotas, held_back
         return answer
 
     def tick(self, now_s: float) -> None:

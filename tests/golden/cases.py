@@ -20,6 +20,7 @@ from gslb.model.endpoint import ServiceEndpoint
 from gslb.model.geography import Coordinates
 from gslb.model.meta import Meta
 from gslb.model.plan import Plan, Stamp
+from gslb.model.quota import Quota
 from gslb.model.resources import (
     Backend,
     CapacityMode,
@@ -33,7 +34,7 @@ from gslb.model.resources import (
     Zone,
 )
 from gslb.steer.view import ServiceView
-from gslb.v1 import config_pb2, plan_pb2, report_pb2
+from gslb.v1 import config_pb2, plan_pb2, quota_pb2, report_pb2
 from gslb.wire import codec, snapshot
 from gslb.wire.reader import ReaderView
 
@@ -80,6 +81,11 @@ SERVICE = Service(
     20,
     3,
     "http",
+)
+LIMITED = Service(
+    _meta("search"),
+    (Backend("/bns/us-east1/search/index", 30.0),),
+    quotas=(Quota("batch", rps=100.0), Quota("web", cpu_cores=2.5), Quota("*", rps=7.0)),
 )
 DRAIN = Drain(
     _meta("drain-us-east1"),
@@ -173,6 +179,22 @@ DEMAND = report_pb2.DemandReport(
     ],
     source=config_pb2.DEMAND_SOURCE_RPC,
 )
+USAGE = quota_pb2.UsageReport(
+    reporter="host/4711/quotas/1",
+    boot_id="5e8f",
+    seq=12,
+    period_s=0.5,
+    service="search",
+    rows=[quota_pb2.UsageRow(caller="web", unit=quota_pb2.QUOTA_UNIT_CPU, asked=1.5, used=1.25, requests=160)],
+)
+SHARES = quota_pb2.QuotaAnswer(
+    seq=12,
+    accepted=True,
+    settled=True,
+    complete=True,
+    shares=[quota_pb2.QuotaShare(caller="batch", unit=quota_pb2.QUOTA_UNIT_RPS, rate=12.5, quota=100.0, over=True)],
+    report_every_s=0.5,
+)
 VIEW = ReaderView(
     services={
         "shakespeare-backend": ServiceView.build(
@@ -212,6 +234,7 @@ CASES = (
     _resource("resource_datacenter", DATACENTER),
     _resource("resource_area", AREA),
     _resource("resource_service", SERVICE),
+    _resource("resource_service_quotas", LIMITED),
     _resource("resource_drain", DRAIN),
     _resource("resource_zone_deleted", ZONE),
     Case(
@@ -238,6 +261,8 @@ CASES = (
     Case("plan", PLAN, codec.plan_to_bytes, codec.plan_from_bytes, plan_pb2.Plan),
     _message("load_report", LOAD),
     _message("demand_report", DEMAND),
+    _message("usage_report", USAGE),
+    _message("quota_answer", SHARES),
     Case("reader_snapshot", VIEW, snapshot.to_bytes, _restore),
 )
 
