@@ -7,6 +7,7 @@ The names are those of gRPC's own plugins (gRFC A72). The attempt is what crosse
 service maps count, and the call around it is INTERNAL.
 """
 
+import threading
 from collections.abc import Mapping
 from typing import Final
 
@@ -24,41 +25,76 @@ DETAILS_MAX_CHARS: Final = 300
 _STATUS_CODE: Final = "rpc.grpc.status_code"
 
 
-class CallSpans:
-    """A `gslb.rpc.client.spans.CallTrace`. A trace that is not sampled is passed on, and costs no spans of attempts."""
+class _Call:
+    """What all copies of one call share; the span ends with the last of them."""
 
     __slots__ = (
-        "_attempt", "_attributes", "_code", "_details", "_inside", "_method", "_of", "_over", "_recording", "_span",
-        "_tracer",
-        "trace_id",
-    )  # fmt: skip
+        "_code",
+        "_copies",
+        "_details",
+        "_lock",
+        "attributes",
+        "inside",
+        "method",
+        "recording",
+        "span",
+        "tracer",
+    )
 
     def __init__(self, tracer: Tracer, service: str, method: str) -> None:
         outside = get_current()
-        self._tracer = tracer
-        self._method = method.lstrip("/").replace("/", ".")
-        self._attributes = _attributes(service, method)
-        self._span = tracer.start_span(f"Sent.{self._method}", outside, SpanKind.INTERNAL, self._attributes)
-        self._inside = trace.set_span_in_context(self._span, outside)
-        self._recording = self._span.is_recording()
+        self.tracer = tracer
+        self.method = method.lstrip("/").replace("/", ".")
+        self.attributes = _attributes(service, method)
+        self.span = tracer.start_span(f"Sent.{self.method}", outside, SpanKind.INTERNAL, self.attributes)
+        self.inside = trace.set_span_in_context(self.span, outside)
+        self.recording = self.span.is_recording()
+        self._lock = threading.Lock()
+        self._copies = 1
+        self._code = grpc.StatusCode.CANCELLED
+        self._details = ""
+
+    def add_copy(self) -> None:
+        """Another copy is sent."""
+        with self._lock:
+            self._copies += 1
+
+    def copy_over(self, code: grpc.StatusCode, details: str) -> None:
+        """One copy ended so: the call ended well if any did, and was given up only if all were."""
+        with self._lock:
+            self._copies -= 1
+            last = self._copies == 0
+            if code is not grpc.StatusCode.CANCELLED and self._code is not grpc.StatusCode.OK:
+                self._code, self._details = code, details
+        if last and self.recording:
+            _end(self.span, self._code, self._details)
+
+
+class CallSpans:
+    """A `gslb.rpc.client.spans.CallTrace`. A trace that is not sampled is passed on, and costs no spans of attempts."""
+
+    __slots__ = ("_attempt", "_call", "_code", "_details", "_over", "trace_id")
+
+    def __init__(self, call: _Call) -> None:
+        self._call = call
         self._attempt: trace.Span | None = None  # of the attempt under way
         self._code = grpc.StatusCode.CANCELLED  # of the last attempt
         self._details = ""
         self._over = False
-        self._of: CallSpans | None = None  # the call that this is a second copy of
-        self.trace_id = trace_id_of(self._span)
+        self.trace_id = trace_id_of(call.span)
 
     def sends(self, sent: Outgoing) -> None:
         """Criticality and trace id of the call."""
-        if self._recording:
-            self._span.set_attributes({"gslb.criticality": sent.criticality.name, "gslb.trace_id": sent.trace_id})
+        if self._call.recording:
+            self._call.span.set_attributes({"gslb.criticality": sent.criticality.name, "gslb.trace_id": sent.trace_id})
 
     def attempt(self, endpoint: ServiceEndpoint, before: int, metadata: Metadata) -> Metadata:
         """A span for it, known to the task by what is added to the metadata."""
-        if not self._recording:
-            return _with(metadata, self._inside)
+        call = self._call
+        if not call.recording:
+            return _with(metadata, call.inside)
         attributes: dict[str, str | int | bool] = {
-            **self._attributes,
+            **call.attributes,
             "server.address": endpoint.address,
             "server.port": endpoint.port,
             "gslb.task": endpoint.task,
@@ -66,9 +102,9 @@ class CallSpans:
             "gslb.attempt": before + 1,
             "gslb.retry": before > 0,
         }
-        span = self._tracer.start_span(f"Attempt.{self._method}", self._inside, SpanKind.CLIENT, attributes)
+        span = call.tracer.start_span(f"Attempt.{call.method}", call.inside, SpanKind.CLIENT, attributes)
         self._attempt = span
-        return _with(metadata, trace.set_span_in_context(span, self._inside))
+        return _with(metadata, trace.set_span_in_context(span, call.inside))
 
     def attempt_over(self, failure: Failure | None, code: grpc.StatusCode, details: str) -> None:
         """Its span ends."""
@@ -80,27 +116,19 @@ class CallSpans:
         span.set_attribute("gslb.outcome", ended if failure is None else failure.value)
         _end(span, code, details)
 
-    def beside(self) -> "CallSpans":
-        """For a second copy of the call: spans of its own attempts, and none of its own."""
-        copy = object.__new__(CallSpans)
-        for name in CallSpans.__slots__:
-            setattr(copy, name, getattr(self, name))
-        copy._attempt, copy._of = None, self
-        return copy
-
     def over(self, code: grpc.StatusCode | None, details: str) -> None:
-        """The call's span ends. A second copy ends it by its answer; its failure is not the call's."""
-        if self._of is not None:
-            if self._code is grpc.StatusCode.OK:
-                self._of.over(self._code, "")
-            return
+        """The call's span ends, if no other copy is under way."""
         if self._over:
             return
         self._over = True
         if code is None:
             code, details = self._code, self._details
-        if self._recording:
-            _end(self._span, code, details)
+        self._call.copy_over(code, details)
+
+    def beside(self) -> "CallSpans":
+        """A copy inside of the same span, with attempts of its own."""
+        self._call.add_copy()
+        return CallSpans(self._call)
 
 
 class ActiveSpan:
@@ -122,6 +150,11 @@ class ActiveSpan:
                     "gslb.degraded": request.degraded,
                 }
             )
+
+
+def begin_with(tracer: Tracer, service: str, method: str) -> CallSpans:
+    """The trace of a call that begins here: inside of the span that is active, else of its own."""
+    return CallSpans(_Call(tracer, service, method))
 
 
 def trace_id_of(span: trace.Span) -> str:

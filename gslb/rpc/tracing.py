@@ -42,10 +42,10 @@ def instrument(tracer_provider: "TracerProvider | None" = None) -> None:
     try:
         from opentelemetry import trace
 
-        from gslb.rpc.otel import ActiveSpan, CallSpans
+        from gslb.rpc.otel import ActiveSpan, begin_with
     except ModuleNotFoundError as error:
         raise ConfigurationError(_MISSING) from error
-    spans.use(partial(CallSpans, trace.get_tracer("gslb.rpc", tracer_provider=tracer_provider)))
+    spans.use(partial(begin_with, trace.get_tracer("gslb.rpc", tracer_provider=tracer_provider)))
     context.observe(ActiveSpan())
 
 

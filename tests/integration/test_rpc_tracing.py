@@ -27,6 +27,7 @@ from gslb.model.endpoint import ServiceEndpoint
 from gslb.rpc import tracing
 from gslb.rpc.client.aio_channel import AioServiceChannel
 from gslb.rpc.client.sync_channel import ServiceChannel
+from gslb.rpc.otel import begin_with
 from gslb.rpc.server import AioServerInterceptor, Gate, Load, ServerInterceptor, add_health, server_options
 from tests.support.echo import BIDI, CLIENT_STREAM, SERVER_STREAM, SERVICE, UNARY, Planet, wait_until
 
@@ -195,6 +196,36 @@ class TestSync:
         for call, attempts in spans.calls():
             assert attempts == []
             assert call.status.description.startswith("UNAVAILABLE: unknown service 'nothing'")
+
+    def test_a_second_copy_is_a_second_attempt_of_the_same_call(self, planet, spans) -> None:
+        with open_channel(planet, idempotent=True, hedging=True) as channel:
+            for _ in range(200):
+                channel.unary_unary(UNARY)(b"x", timeout=10)
+            for _ in range(20):
+                spans.exporter.clear()
+                channel.unary_unary(UNARY)(b"sleep:0.3", timeout=10)
+                wait_until(lambda: len(spans.named("Sent.")) == 1)
+                call, attempts = spans.one_call()
+                if len(attempts) == 2:
+                    break
+        assert sorted(one.attributes["gslb.outcome"] for one in attempts) == ["cancelled", "ok"]
+        assert [one.attributes["gslb.attempt"] for one in attempts] == [1, 2]
+        assert call.attributes["rpc.grpc.status_code"] == 0
+        assert call.end_time >= max(one.end_time for one in attempts)
+
+    @pytest.mark.parametrize(
+        ("ends", "code"),
+        [(["INTERNAL", "OK"], 0), (["OK", "CANCELLED"], 0), (["CANCELLED", "INTERNAL"], 13), (["CANCELLED"] * 2, 1)],
+    )
+    def test_a_call_ends_with_its_last_copy_and_as_the_best_of_them(self, spans, ends, code) -> None:
+        first = begin_with(spans.tracer, "s", "/a/b")
+        copies = [first, first.beside()]
+        for copy, end in zip(copies, ends, strict=True):
+            assert spans.named("Sent.") == []
+            copy.over(grpc.StatusCode[end], "why")
+            copy.over(grpc.StatusCode.OK, "told again")
+        call, attempts = spans.one_call()
+        assert (call.attributes["rpc.grpc.status_code"], attempts) == (code, [])
 
     def test_a_trace_that_is_not_sampled_is_passed_on_and_leaves_nothing(self, channel) -> None:
         off = Spans(ALWAYS_OFF)
