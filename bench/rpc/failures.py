@@ -23,8 +23,8 @@ TASKS: Final = 4  # in each of two datacenters
 # How long a client has to find out.
 NOTICE_S: Final = 1.0
 _LOOK_S: Final = 0.01
-# Ways to call: blocking, asyncio.
-PLAIN, ASYNCIO = "", ", asyncio"
+# Ways to call: blocking, blocking with second copies of late calls, asyncio.
+PLAIN, HEDGED, ASYNCIO = "", ", hedging", ", asyncio"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +103,7 @@ async def _play(stage: Stage, there: Servers, scene: Scene, size: Size) -> dict[
 def _clients(there: Servers, *, with_asyncio: bool) -> dict[str, Client]:
     found: dict[str, Client] = {
         PLAIN: SyncClient(sync_channel_to(there, idempotent=True)),
+        HEDGED: SyncClient(sync_channel_to(there, idempotent=True, hedging=True)),
     }
     if with_asyncio:
         found[ASYNCIO] = AioClient(aio_channel_to(there, idempotent=True))

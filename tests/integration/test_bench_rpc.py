@@ -19,14 +19,14 @@ ADDED = [
     for what in ("wall time", "CPU of the process")
     for figure in ("over stock round_robin", "added")
 ]
-WAYS = ("",)
-LASTING = ("flapping .*", "slow .*", "error-fast .*")
+WAYS = ("", ", hedging")
+LASTING = (r"flapping \(.*\)", r"slow \(.*\)", r"error-fast \(.*\)")
 LEFT = (
     "kill -9",
     "SIGSTOP",
-    "mute .*",
-    "blackhole .*",
-    "connection refused .*",
+    r"mute \(.*\)",
+    r"blackhole \(.*\)",
+    r"connection refused \(.*\)",
     "all of a datacenter (killed|stopped)",
 )
 
