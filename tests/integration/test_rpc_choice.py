@@ -1,6 +1,7 @@
 """Policies of live channels, sync and asyncio: a slow task, keys that stay, servers that lie and servers that say nothing."""
 
 import asyncio
+import json
 import threading
 import time
 from collections import Counter
@@ -10,8 +11,10 @@ from functools import partial
 
 import grpc
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
 
 import gslb.rpc
+from gslb.rpc import metrics
 from gslb.rpc.client.api import ChannelOptions
 from tests.support.echo import BIDI, CLIENT_STREAM, SERVER_STREAM, SERVICE, UNARY, Planet, name_of, wait_until
 from tests.support.loaded_server import LoadedTask
@@ -167,6 +170,25 @@ def test_a_latency_critical_service_is_prequal_s_without_a_word_in_the_client(un
     finally:
         uneven.world.latency_critical = False
         uneven.serve({"us-east1": 1.0})
+
+
+def test_pages_and_metrics_say_what_a_policy_knows(uneven: Planet) -> None:
+    registry = CollectorRegistry()
+    metrics.register(registry)
+    with gslb.rpc.channel(SERVICE, control=uneven.control, locality="us-east1", policy="prequal") as channel:
+        stub = channel.unary_unary(UNARY)
+        wait_until(
+            lambda: bool(stub(b"x", timeout=10)) and any(task["knows"] for task in channel.explain()["endpoints"])
+        )
+        text = generate_latest(registry).decode()
+        (told,) = json.loads(json.dumps(gslb.rpc.status()))["channels"]
+        page = gslb.rpc.status_html()
+    assert 'gslb_rpc_client_policy{policy="prequal",service="echo"} 1.0' in text
+    assert f'gslb_rpc_client_load_probes_total{{service="echo"}} {float(told["probes"])}' in text
+    assert 'gslb_rpc_client_load_probes_failed_total{service="echo"} 0.0' in text
+    (knows, *_) = [task["knows"] for task in told["endpoints"] if task["knows"]]
+    assert knows.keys() == {"in_flight", "latency_s", "age_s"}
+    assert "latency_s" in page
 
 
 # Servers that lie or say nothing

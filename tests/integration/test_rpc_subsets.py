@@ -112,8 +112,10 @@ def test_clients_spread_evenly_over_few_tasks_each_and_lose_no_call(fleet: Fleet
         assert {len(subset_of(channel)) for channel in channels} == {SIZE}
         assert counts.total() == CLIENTS * SIZE
         for channel, stub in zip(channels, stubs, strict=True):
+            before = subset_of(channel)
             used = Counter(f"/bns/{name_of(stub(b'x', timeout=10))}" for _ in range(200))
-            assert set(used) <= subset_of(channel)
+            # One connection may have moved meanwhile.
+            assert set(used) <= before | subset_of(channel)
             assert len(used) > SIZE / 2
 
 

@@ -314,6 +314,38 @@ def test_a_channel_that_closes_hears_no_more() -> None:
     assert core.pick() is None
 
 
+@pytest.mark.parametrize("policy", ["prequal", "adaptive"])
+def test_tasks_that_cannot_say_how_busy_they_are_get_their_share_beside_those_that_can(policy: str) -> None:
+    """As while servers are renewed one after the other: the first two must not get everything."""
+    core = core_of(view_of({"a": 10}), policy=policy)
+    core._rng = random.Random(1).random
+    able = {link.endpoint.task for link in core.links()[:2]}
+    counts: Counter[str] = Counter()
+    for i in range(1000):
+        link = core.begin([])
+        assert link is not None
+        counts[link.endpoint.task] += i >= 100
+        for each in core.links():
+            for said in each.asked:
+                if each.endpoint.task in able:
+                    said(grpc.StatusCode.OK, b"lat=0.01")
+                else:
+                    said(grpc.StatusCode.UNIMPLEMENTED, b"")
+            each.asked.clear()
+        core.finish(link, None)
+    assert sum(counts[task] for task in able) == pytest.approx(180, abs=60), counts
+    # Which of the two is the rule's to say.
+    assert min(count for task, count in counts.items() if task not in able) > 40
+    # One that is merely stuck gets nothing while others answer.
+    chooser = core._chooser
+    chooser.answered(core.links()[0], grpc.StatusCode.DEADLINE_EXCEEDED, b"", random.random, 0.0)
+    assert core.links()[0] not in chooser._wordless
+    # Renewed, it is one of the others.
+    for each in core.links()[2:]:
+        chooser.answered(each, grpc.StatusCode.OK, b"rif=1", random.random, 0.0)
+    assert not chooser._mutes
+
+
 class TestProbing:
     def test_who_is_silent_is_asked_after_growing_pauses_and_who_answers_again_at_once(self) -> None:
         core = core_of(view_of({"a": 2}))

@@ -15,11 +15,12 @@ import grpc
 from gslb.model.resources import Service
 from gslb.rpc.context import Metadatum
 from gslb.rpc.policy.choice import Report, Rng, Rule
-from gslb.rpc.policy.p2c import Group, M
+from gslb.rpc.policy.p2c import Group, M, group_of
 from gslb.rpc.policy.probing import Probing
 from gslb.rpc.policy.report import KEY, decode
 from gslb.rpc.policy.ring import point
 from gslb.rpc.policy.rules import LEAST_REQUEST, PREQUAL, make_rule
+from gslb.rpc.policy.suspicion import sample
 from gslb.rpc.policy.table import PickTable
 
 # A key may be as long as metadata may be; longer ones than this are told apart by 64 bits of their hash.
@@ -27,11 +28,18 @@ KEY_MAX_CHARS: Final = 64
 _RING: Final = float(2**64)
 
 
-class _Told(NamedTuple):
+class _Told(NamedTuple, Generic[M]):
     """What a rule was assigned last: members are compared by identity."""
 
-    members: tuple[object, ...]
+    members: tuple[M, ...]
     weights: tuple[float, ...]
+
+
+class _Mutes(NamedTuple, Generic[M]):
+    """The tasks of a datacenter that cannot say how busy they are, and their part of all weight there."""
+
+    part: float
+    group: Group[M]
 
 
 class Chooser(Generic[M]):
@@ -40,7 +48,9 @@ class Chooser(Generic[M]):
     def __init__(self, policy: str) -> None:
         self.policy = policy
         self._rules: dict[str, Rule[M]] = {}
-        self._told: dict[str, _Told] = {}
+        self._told: dict[str, _Told[M]] = {}
+        self._wordless: set[M] = set()  # asked for their load they said something else
+        self._mutes: dict[str, _Mutes[M]] = {}
         self._probing: Probing[M] = Probing()
         kind: type[Rule[M]] = type(make_rule(policy))
         self.listens = kind.listens
@@ -50,26 +60,46 @@ class Chooser(Generic[M]):
         """Who may be picked from now on. `datacenters`: those with any task at all; of others everything is forgotten."""
         for datacenter in [name for name in self._rules if name not in datacenters]:
             del self._rules[datacenter], self._told[datacenter]
+            self._mutes.pop(datacenter, None)
         for group in table.order:
             self._tell(group, now_s)
         if self._asks:
-            self._probing.keep({member for group in table.order for member in group.members})
+            present = {member for group in table.order for member in group.members}
+            self._probing.keep(present)
+            self._wordless &= present
 
     def _tell(self, group: Group[M], now_s: float) -> None:
         told = _Told(group.members, tuple([member.weight for member in group.members]))
         if self._told.get(group.datacenter) == told:
             # Being told costs a rule more than a look: rings are built, turns are dealt anew.
             return
-        rule = self._rules.get(group.datacenter)
-        if rule is None:
-            rule = self._rules[group.datacenter] = make_rule(self.policy)
         self._told[group.datacenter] = told
-        rule.assign(group.members, now_s)
+        if group.datacenter not in self._rules:
+            self._rules[group.datacenter] = make_rule(self.policy)
+        self._divide(group.datacenter, now_s)
+
+    def _divide(self, datacenter: str, now_s: float) -> None:
+        """The rule chooses among those that can say how busy they are.
+
+        It would starve the others, such as servers not yet renewed: they get their share beside it, as by `least_request`.
+        """
+        told = self._told[datacenter]
+        mutes = [member for member in told.members if member in self._wordless]
+        able = [member for member in told.members if member not in self._wordless]
+        self._rules[datacenter].assign(able or told.members, now_s)
+        if mutes:
+            part = sum(member.weight for member in mutes) / sum(told.weights)
+            self._mutes[datacenter] = _Mutes(part, group_of(datacenter, mutes))
+        else:
+            self._mutes.pop(datacenter, None)
 
     def pick(self, table: PickTable[M], tried: Sequence[M], key: str, rng: Rng, now_s: float) -> M:
         """The task for an attempt. `key`: of affinity; all requests with the same one go to one datacenter, too."""
         if not tried:
             group = table.draw(_part(key) if key else rng())
+            mutes = self._mutes.get(group.datacenter)
+            if mutes is not None and rng() < mutes.part:
+                return mutes.group.pick(rng)
             return self._rules[group.datacenter].pick(rng, now_s, key)
         left = table.draw_again(tried, rng)
         rule = self._rules[left.datacenter]
@@ -85,7 +115,14 @@ class Chooser(Generic[M]):
         if not self._asks:
             return ()
         rule = self._rules.get(picked.endpoint.datacenter)
-        return self._probing.admit(rule.probes(rng, now_s), now_s) if rule is not None else ()
+        if rule is None:
+            return ()
+        wanted = rule.probes(rng, now_s)
+        mutes = self._mutes.get(picked.endpoint.datacenter)
+        if mutes is not None:
+            # They may have been renewed meanwhile.
+            wanted = [*wanted, *sample(mutes.group.members, rng, 1)]
+        return self._probing.admit(wanted, now_s)
 
     def ended(self, link: M, latency_s: float, now_s: float, *, ok: bool) -> None:
         """An attempt there ended."""
@@ -102,8 +139,14 @@ class Chooser(Generic[M]):
     def answered(self, link: M, code: grpc.StatusCode, line: bytes, rng: Rng, now_s: float) -> bool:
         """A question for its load ended so; whether it told it."""
         report = decode(line) if code is grpc.StatusCode.OK else None
+        # Any other status says that it is busy, stuck or away: then it is well that it gets nothing.
+        mute = report is None and code in {grpc.StatusCode.OK, grpc.StatusCode.UNIMPLEMENTED}
+        if (mute or report is not None) and mute != (link in self._wordless):
+            (self._wordless.add if mute else self._wordless.discard)(link)
+            if link.endpoint.datacenter in self._told:
+                self._divide(link.endpoint.datacenter, now_s)
         if report is None:
-            self._probing.failed(link, now_s, rng(), unknown=code is grpc.StatusCode.UNIMPLEMENTED)
+            self._probing.failed(link, now_s, rng(), unknown=mute)
             return False
         self._probing.ended(link)
         self.reported(link, report, now_s, probe=True)

@@ -2,10 +2,9 @@
 
 gRPC's own trailer for this (`endpoint-load-metrics-bin`) does not reach Python clients: the C core takes it away. So the
 same numbers go in a second one, as `name=number` pairs. What a reader does not know it skips; a number that is missing,
-negative or no number is 0, and too long a line is none: a server that lies must not break its clients.
+negative, absurd or no number is 0, and too long a line is none: a server that lies must not break its clients.
 """
 
-import math
 import struct
 from typing import Final
 
@@ -14,6 +13,8 @@ from gslb.rpc.policy.choice import Report
 KEY: Final = "gslb-load"
 ORCA_KEY: Final = "endpoint-load-metrics-bin"
 MAX_CHARS: Final = 256
+# Beyond these no load is, and arithmetic overflows.
+_NUMBER_MIN: Final = 1e-9
 _NUMBER_MAX: Final = 1e9
 _FIELDS: Final = (
     ("in_flight", "rif"),
@@ -68,4 +69,4 @@ def _number(text: str) -> float:
         value = float(text)
     except ValueError:
         return 0.0
-    return value if math.isfinite(value) and 0.0 <= value <= _NUMBER_MAX else 0.0
+    return value if _NUMBER_MIN <= value <= _NUMBER_MAX else 0.0
