@@ -39,7 +39,7 @@ from gslb.rpc.server import (
     aio_serve_until_signal,
     server_options,
 )
-from gslb.rpc.status import gate_values
+from gslb.rpc.statusz import gate_values
 
 log = logging.getLogger("shakespeare")
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gslb.rpc.client.errors import ConfigurationError
     from gslb.rpc.client.shared import close_all, control
     from gslb.rpc.context import criticality, degraded, scope, time_remaining_s, trace_id
-    from gslb.rpc.status import status, status_html
+    from gslb.rpc.statusz import status, status_html
 
 _WHERE = {
     "ConfigurationError": "gslb.rpc.client.errors",
@@ -28,8 +28,8 @@ _WHERE = {
     "criticality": "gslb.rpc.context",
     "degraded": "gslb.rpc.context",
     "scope": "gslb.rpc.context",
-    "status": "gslb.rpc.status",
-    "status_html": "gslb.rpc.status",
+    "status": "gslb.rpc.statusz",
+    "status_html": "gslb.rpc.statusz",
     "time_remaining_s": "gslb.rpc.context",
     "trace_id": "gslb.rpc.context",
 }

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from gslb.rpc import metrics
 from gslb.rpc.server import AioServerInterceptor, Load, Quotas, ServerInterceptor, server_options
-from gslb.rpc.status import status
+from gslb.rpc.statusz import status
 
 KIND, SERVICE, CONTROL = sys.argv[1:4]
 

@@ -332,7 +332,7 @@ def test_tasks_that_cannot_say_how_busy_they_are_get_their_share_beside_those_th
                 else:
                     said(grpc.StatusCode.UNIMPLEMENTED, b"")
             each.asked.clear()
-        core.finish(link, None)
+        core.finish(link, Outcome())
     assert sum(counts[task] for task in able) == pytest.approx(180, abs=60), counts
     # Which of the two is the rule's to say.
     assert min(count for task, count in counts.items() if task not in able) > 40

@@ -1,5 +1,6 @@
 """Timers, outboxes, errors, lazy names: the small parts under the client."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -124,6 +125,8 @@ def test_load_counts_requests_of_any_protocol() -> None:
 def test_every_name_that_is_promised_is_there(package) -> None:
     for name in package.__all__:
         assert getattr(package, name) is not None
+        # Whoever imported a module of that name would put it in the place of what is promised.
+        assert importlib.util.find_spec(f"{package.__name__}.{name}") is None
     with pytest.raises(AttributeError):
         _ = package.nothing
 
