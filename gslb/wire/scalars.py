@@ -64,7 +64,8 @@ def encode_seconds(seconds: float) -> Timestamp:
 def decode_seconds(stamp: Timestamp, what: str) -> float:
     """Raises InvalidValueError."""
     _check_timestamp(stamp, what)
-    return stamp.seconds + stamp.nanos / 1_000_000_000
+    # Whole numbers divide to the nearest double; a sum of two of them is rounded once more.
+    return (stamp.seconds * 1_000_000_000 + stamp.nanos) / 1_000_000_000
 
 
 def encode_time(moment: datetime) -> Timestamp:
