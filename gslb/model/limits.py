@@ -171,7 +171,10 @@ EJECT_BASE_S: Final = 10.0
 EJECT_MAX_S: Final = 300.0
 EJECT_WINDOW_S: Final = 5.0
 # A task that answered nobody for so long, with requests under way, is asked whether it is there; while not, so often.
+# One that is there and only slow is asked again after twice as long each time, up to a limit; looked at so often.
 STALL_S: Final = 0.3
+STALL_LOOK_S: Final = 0.1
+STALL_PATIENCE_MAX_S: Final = 30.0
 STALL_AGAIN_S: Final = 1.0
 SLOW_START_S: Final = 30.0
 

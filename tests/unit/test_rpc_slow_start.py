@@ -78,14 +78,14 @@ def test_the_time_goes_over_the_wire_and_nonsense_is_no_time() -> None:
 
 
 class Late:
-    """Timers that run when they are told to; what is due at once (probes) is forgotten."""
+    """Timers that run when they are told to; what is due at once (probes), or looks for the silent, is forgotten."""
 
     def __init__(self) -> None:
         self.due: list = []
         self.open = True
 
     def after(self, delay_s, callback) -> bool:
-        if self.open and delay_s:
+        if self.open and delay_s not in {0.0, limits.STALL_LOOK_S}:
             self.due.append((delay_s, callback))
         return self.open
 

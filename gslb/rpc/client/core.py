@@ -21,6 +21,7 @@ from gslb.model.criticality import Criticality
 from gslb.model.endpoint import ServiceEndpoint
 from gslb.model.resources import Catalog
 from gslb.rpc.client.chooser import Chooser, chooser_for, policy_of, report_in
+from gslb.rpc.client.doubts import Doubts
 from gslb.rpc.client.link import Link
 from gslb.rpc.client.protection import Outcome, Protection, Retry
 from gslb.rpc.client.settings import Settings
@@ -30,13 +31,11 @@ from gslb.rpc.client.timers import Timers
 from gslb.rpc.context import Metadatum
 from gslb.rpc.policy.budget import RetryBudget
 from gslb.rpc.policy.errors import LOOK_S
-from gslb.rpc.policy.failure import ANSWERS, Failure
+from gslb.rpc.policy.failure import Failure
 from gslb.rpc.policy.hedge import Hedging
 from gslb.rpc.policy.presence import Presence
 from gslb.rpc.policy.rules import RING_HASH
 from gslb.rpc.policy.slow_start import weigh
-from gslb.rpc.policy.stall import keeps_waiting, leaves_out
-from gslb.rpc.policy.suspicion import Suspicion, Verdict, sample
 from gslb.rpc.policy.table import PickTable, build_table, sights_of
 from gslb.steer.view import ServiceView
 
@@ -77,7 +76,6 @@ class ServiceCore(Generic[L]):
         self._catalog = Catalog()
         self._budget = RetryBudget()
         self._protection = Protection(Hedging() if settings.hedging else None)
-        self._suspicion = Suspicion()
         self._presence = Presence()
         self._chooser: Chooser[L] | None = None  # None: the table alone chooses
         self._warming = False  # a look at tasks that are new is due
@@ -85,6 +83,7 @@ class ServiceCore(Generic[L]):
         self._tally = Tally()
         self._rng = random.random
         self.subsets: Subsets[L] = Subsets(self._lock, self.after, self._refresh, self._renew)
+        self._doubts: Doubts[L] = Doubts(settings.service, self._lock, self._links, self)
         feed.attach(self)
 
     # The hot path
@@ -111,21 +110,18 @@ class ServiceCore(Generic[L]):
                 # A link that left between the two lines above may be closed by now; the table is a new one then.
                 if link.leaving:
                     continue
-                doubted = self._given(link, now_s)
-            if doubted:
-                self._question(link)
+                self._given(link, now_s)
             return link
         return None
 
-    def _given(self, link: L, now_s: float) -> bool:
-        """Counts a request that goes there; whether it is time to ask the task if it is there. Under the lock."""
+    def _given(self, link: L, now_s: float) -> None:
+        """Counts a request that goes there; under the lock."""
         link.in_flight += 1
         link.picks += 1
         if link.in_flight == 1:
-            link.heard_s = now_s
-        doubted = keeps_waiting(link, now_s)
-        link.doubted = link.doubted or doubted
-        return doubted
+            link.waiting_s = now_s
+        if not self._doubts.listening:
+            self._doubts.listen()
 
     def _begin_by_rule(self, tried: list[L], key: str) -> L | None:
         now_s = time.monotonic()
@@ -133,11 +129,9 @@ class ServiceCore(Generic[L]):
             link = self._chosen(tried, key, now_s)
             if link is None or self._chooser is None:
                 return None
-            doubted = self._given(link, now_s)
+            self._given(link, now_s)
             asked = self._chooser.to_ask(link, self._rng, now_s)
             self.counts.probes += len(asked)
-        if doubted:
-            self._question(link)
         if asked:
             # Not here: the request goes first.
             self.after(0.0, lambda: self._ask_loads(asked))
@@ -157,31 +151,24 @@ class ServiceCore(Generic[L]):
             link.in_flight -= 1
             if self._chooser is not None and not cancelled:
                 self._chooser.ended(link, now_s - outcome.sent_s, now_s, ok=failure in {None, Failure.ANSWERED})
-            falls = not cancelled and link.note(failure)
+            found = None if cancelled else self._doubts.ended(link, failure)
             if not cancelled and link.charge(failure, now_s):
                 self._plan_relief(link)
-            verdict = Verdict.NOTHING if cancelled else self._judge(link, failure)
-            fallen = self._condemn(link.endpoint.datacenter) if verdict is Verdict.GONE else []
-            compared = not cancelled and self._compare(link, outcome, now_s)
-            doubted = failure is Failure.TIMED_OUT and not (link.doubted or link.down or link.leaving)
-            if doubted:
-                link.doubted = True
+            changed = found is not None and found.changed
+            if not cancelled and self._compare(link, outcome, now_s):
+                changed = True
             closing = link.leaving and link.in_flight == 0
             if closing:
                 self._leaving.discard(link)
                 self._tally.departs(link)
-            waiting = self._rebuild() if falls or fallen or compared else []
+            waiting = self.rebuilt() if changed else []
         if closing:
             # Not here: gRPC's own thread may be calling, and closing waits for it.
             self._feed.timers.after(0.0, link.shut)
-        elif falls and failure is not None:
-            self._plan_probe(link, failure)
-        elif doubted:
-            self._question(link)
         for callback in waiting:
             callback()
-        if verdict is not Verdict.NOTHING:
-            self._follow(verdict, link.endpoint.datacenter, fallen)
+        if found is not None:
+            found.follow()
 
     def _compare(self, link: L, outcome: Outcome, now_s: float) -> bool:
         """Holds the tasks' errors against one another; whether others are left out now. Under the lock."""
@@ -316,11 +303,11 @@ class ServiceCore(Generic[L]):
                 made.known_s = now_s
             for task in [task for task in self._links if task not in endpoints]:
                 idle += self._leave(self._links.pop(task))
-            waiting = self._rebuild()
+            waiting = self.rebuilt()
         for link in idle:
             self._feed.timers.after(0.0, link.shut)
         for link in again:
-            self._probe(link)
+            self._doubts.probe(link)
         for callback in waiting:
             callback()
 
@@ -340,7 +327,11 @@ class ServiceCore(Generic[L]):
         made.known_s, made.weight = link.known_s, link.weight
         return self._leave(link)
 
-    def _rebuild(self) -> list[Callable[[], None]]:
+    def uses(self, link: Link) -> bool:
+        """Whether calls may go there, as far as subsets say; under the lock."""
+        return self.subsets.uses(link)
+
+    def rebuilt(self) -> list[Callable[[], None]]:
         """Builds the table anew, under the lock; whom to call back without it."""
         view = self._view
         built = None
@@ -383,7 +374,7 @@ class ServiceCore(Generic[L]):
     def _refresh(self) -> None:
         """Builds the table anew because time has passed."""
         with self._lock:
-            waiting = [] if self.closed else self._rebuild()
+            waiting = [] if self.closed else self.rebuilt()
         for callback in waiting:
             callback()
 
@@ -419,65 +410,6 @@ class ServiceCore(Generic[L]):
         with self._lock:
             return self._chooser.knows(link, time.monotonic()) if self._chooser is not None else {}
 
-    # A task that does not answer
-
-    def _plan_probe(self, link: L, failure: Failure) -> None:
-        delay_s = link.retry_in_s(failure, self._rng())
-        log.info("%s: %s at %s: %s; trying again in %.2f s", self.settings.service, link.endpoint.task, link.target,
-                 failure.value, delay_s)  # fmt: skip
-        self._probe_in(link, delay_s)
-
-    def _probe_in(self, link: L, delay_s: float) -> None:
-        if not self.after(delay_s, lambda: self._probe(link)):
-            # Nobody is left who could probe it: let calls find out.
-            with self._lock:
-                link.down = False
-                self._rebuild()
-
-    def _probe(self, link: L) -> None:
-        if link.leaving or not link.down or self.closed:
-            return
-        link.probe(limits.CONNECT_PROBE_TIMEOUT_S, lambda ok: self._probed(link, ok))
-
-    def _probed(self, link: L, ok: bool) -> None:
-        with self._lock:
-            if link.leaving or self.closed or not link.down:
-                return
-            link.probed(ok=ok)
-            if ok:
-                self._suspicion.answered(link.endpoint.datacenter)
-            waiting = self._rebuild() if ok else []
-        if not ok:
-            self._plan_probe(link, Failure.NEVER_SENT)
-        for callback in waiting:
-            callback()
-
-    # A task that keeps callers waiting
-
-    def _question(self, link: L) -> None:
-        """Asks a task marked `doubted` whether it is there."""
-        link.probe(limits.SUSPECT_PROBE_TIMEOUT_S, lambda ok: self._questioned(link, ok), patient=False)
-
-    def _questioned(self, link: L, ok: bool) -> None:
-        with self._lock:
-            if link.leaving or self.closed:
-                return
-            if ok:
-                link.heard_s = time.monotonic()
-            verdict = self._judge(link, None if ok else Failure.NEVER_SENT)
-            fallen = self._condemn(link.endpoint.datacenter) if verdict is Verdict.GONE else []
-            # One that is down is probed until it is back, anyway.
-            stalled = not ok and not link.down and leaves_out(link, self._links.values())
-            changed = stalled != link.stalled or bool(fallen)
-            link.stalled = link.doubted = stalled
-            waiting = self._rebuild() if changed else []
-        if stalled and not self.after(limits.STALL_AGAIN_S, lambda: self._question(link)):
-            link.stalled = link.doubted = False
-        for callback in waiting:
-            callback()
-        if verdict is not Verdict.NOTHING:
-            self._follow(verdict, link.endpoint.datacenter, fallen)
-
     # A task that answers errors
 
     def _plan_relief(self, link: L) -> None:
@@ -491,62 +423,7 @@ class ServiceCore(Generic[L]):
             if link.relieve(time.monotonic()) and not link.leaving and not self.closed:
                 self._plan_relief(link)
 
-    # A datacenter that does not answer
-
-    def _judge(self, link: L, failure: Failure | None) -> Verdict:
-        """What the end of an attempt says about the task's whole datacenter; under the lock."""
-        if failure in ANSWERS:
-            if not self._suspicion.idle:
-                self._suspicion.answered(link.endpoint.datacenter)
-            return Verdict.NOTHING
-        datacenter, task = link.endpoint.datacenter, link.endpoint.task
-        unreached = failure is not Failure.TIMED_OUT
-        return self._suspicion.failed(datacenter, task, time.monotonic(), unreached=unreached)
-
-    def _others(self, datacenter: str) -> list[L]:
-        """The tasks of a datacenter that are used and taken to answer; under the lock."""
-        here = [link for link in self._links.values() if link.endpoint.datacenter == datacenter and not link.down]
-        return [link for link in here if self.subsets.uses(link)]
-
-    def _condemn(self, datacenter: str) -> list[L]:
-        """All tasks of a datacenter are out until a probe reaches them; those that were not before. Under the lock."""
-        fallen = self._others(datacenter)
-        for link in fallen:
-            link.down = True
-            link.failures += 1
-        return fallen
-
-    def _follow(self, verdict: Verdict, datacenter: str, fallen: list[L]) -> None:
-        """Asks others of a datacenter under suspicion, or probes all that fell with it."""
-        if verdict is Verdict.GONE:
-            log.warning("%s: datacenter %s does not answer: its share goes elsewhere, by the plan's contingency",
-                        self.settings.service, datacenter)  # fmt: skip
-            for link in fallen:
-                self._probe_in(link, link.retry_in_s(Failure.NEVER_SENT, self._rng()))
-            return
-        with self._lock:
-            asked = sample(self._others(datacenter), self._rng)
-        for link in asked:
-            self._ask(link)
-
-    def _ask(self, link: L) -> None:
-        link.probe(limits.SUSPECT_PROBE_TIMEOUT_S, lambda ok: self._asked(link, ok), patient=False)
-
-    def _asked(self, link: L, ok: bool) -> None:
-        datacenter = link.endpoint.datacenter
-        with self._lock:
-            if link.leaving or self.closed:
-                return
-            falls = link.note(None if ok else Failure.NEVER_SENT)
-            verdict = self._judge(link, None if ok else Failure.NEVER_SENT)
-            fallen = self._condemn(datacenter) if verdict is Verdict.GONE else []
-            waiting = self._rebuild() if falls or fallen else []
-        if falls:
-            self._plan_probe(link, Failure.NEVER_SENT)
-        for callback in waiting:
-            callback()
-        if verdict is Verdict.GONE:
-            self._follow(verdict, datacenter, fallen)
+    # A datacenter that returns
 
     def _plan_look(self) -> None:
         """Has another look soon at datacenters that get their share back; under the lock."""

@@ -180,7 +180,7 @@ class Subsets(Generic[L]):
         for link in idle:
             self._after(0.0, link.shut)
 
-    def uses(self, link: L) -> bool:
+    def uses(self, link: Link) -> bool:
         """Whether calls may go there; under the lock."""
         return link.endpoint.datacenter not in self._places or link.endpoint.task in self._used
 

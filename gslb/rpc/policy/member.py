@@ -25,7 +25,9 @@ class Member:
     down: bool = False  # locally out of the choice until a background probe succeeds
     proved: bool = False  # has answered a request since it is known, or since a probe brought it back
     ejected: bool = False  # left out for a while: it fails much more than others
-    heard_s: float = 0.0  # when it last answered anything, or was given a request while it had none
+    heard_s: float = 0.0  # when it last answered anything
+    waiting_s: float = 0.0  # since when it has requests in flight
+    patience_s: float = limits.STALL_S  # how long it may be silent with requests in flight
     doubted: bool = False  # somebody has asked whether it is there
     stalled: bool = False  # left out: it takes requests and answers nothing (`gslb.rpc.policy.stall`)
     leaving: bool = False  # no endpoint of the service any more: closed when its calls have ended
@@ -70,11 +72,18 @@ class Member:
         """Counts how an attempt ended as load, if it was an error. Whether somebody must begin to `relieve` the task."""
         if failure in ANSWERS:
             self.heard_s = now_s
+            if self.patience_s > limits.STALL_S:
+                self.patience_s = max(limits.STALL_S, self.patience_s / 2)
         self.burden = self.error_load.add(error=failure in CHARGED, now_s=now_s)
         if not self.burden or self.watched:
             return False
         self.watched = True
         return True
+
+    def is_there(self, now_s: float) -> None:
+        """Asked whether it is there while callers wait, it said yes: it may take longer the next time."""
+        self.heard_s = now_s
+        self.patience_s = min(limits.STALL_PATIENCE_MAX_S, 2 * self.patience_s)
 
     def relieve(self, now_s: float) -> bool:
         """Lets time pass over its errors. Whether a burden is left, to be relieved once more."""
