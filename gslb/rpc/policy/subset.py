@@ -7,8 +7,11 @@ subset is found by asking: a task says how many clients it has.
 - A vacancy is filled by the least connected of CANDIDATES tasks drawn at random: the gap between the fullest task and
   the mean is then a connection or two, however many there are (Berenbrink et al. 2006).
 - From time to time, and soon after a change, a client compares its fullest task with some others, and moves one
-  connection if they differ by two or more and one of them is not within TOLERANCE of the mean (of all it heard from).
-  Each such move lessens the sum of squares, so moves end; nothing moves for any other reason.
+  connection if they differ by two or more and the fuller is more than ABOVE beyond the mean (of all it heard from), or
+  the other more than BELOW short of it. A task that is too full is what there must not be; one that has a connection or
+  two less than others harms nobody, and as tight a bound for it moved half as much again when a task came or went.
+  Each such move lessens the sum of squares, so moves end; nothing moves for any other reason. Who finds no place for a
+  connection that is too many asks more tasks the next time.
 - A task that vanished keeps its place for HOLD_S: after a restart its clients come back to it.
 
 A task's number is as of the moment it was asked. Clients ask at random times, so two seldom act on the same number; when
@@ -23,11 +26,16 @@ from gslb.rpc.policy.choice import Rng
 from gslb.rpc.policy.suspicion import sample
 
 SIZE: Final = 20
-# How many are asked for each vacancy, and for each comparison.
-CANDIDATES: Final = 5
+# How many are asked for each vacancy, and for each comparison; and when the last one found no place for what is too many.
+CANDIDATES: Final = 8
+# Each that is asked is dialled: a client that knows nobody asks no more than these.
+ASKED_MOST: Final = 100
 COMPARED: Final = 4
-# A task whose connections are within this of the mean is left in peace.
-TOLERANCE: Final = 0.05
+COMPARED_CROWDED: Final = 20
+# A task whose connections are within these of the mean is left in peace.
+# At sizes of twenty, 21 for a mean of 20 is to be in peace and 19 for one of 18 is not: ABOVE lies between the two.
+ABOVE: Final = 0.053
+BELOW: Final = 0.10
 HOLD_S: Final = 60.0
 # Mean time between a client's comparisons while all is even, and the least, which follows each move.
 COMPARE_S: Final = 30.0
@@ -47,6 +55,7 @@ class Subset:
 
     size: int = SIZE
     chosen: set[str] = field(default_factory=set)  # those on hold included
+    crowded: bool = False  # one of them has too many clients, and no better one was found
     _known: frozenset[str] = frozenset()
     _missing_s: dict[str, float] = field(default_factory=dict)  # since when a chosen task is not there
 
@@ -78,13 +87,19 @@ class Subset:
         """Whom to ask now for the number of their clients: for every vacancy some others, or some to compare with."""
         others = sorted(self._known - self.chosen)
         vacancies = self.vacancies
-        return sample(others, rng, CANDIDATES * vacancies if vacancies else COMPARED)
+        return sample(others, rng, self._questions(vacancies))
+
+    def _questions(self, vacancies: int) -> int:
+        if vacancies:
+            return min(CANDIDATES * vacancies, ASKED_MOST)
+        return COMPARED_CROWDED if self.crowded else COMPARED
 
     def decide(self, connections: Mapping[str, float]) -> Change:
         """Fills vacancies, or makes one move, by the connections that tasks said to have; no word, no move.
 
         `connections` has those asked and the chosen ones, whose numbers come with every answer of theirs.
         """
+        self.crowded = False
         others = sorted((count, task) for task, count in connections.items() if task in self._known - self.chosen)
         if vacancies := self.vacancies:
             join = tuple(task for _, task in others[:vacancies])
@@ -94,10 +109,11 @@ class Subset:
         if len(self.usable) > self.size and ours is not None:
             # Held tasks came back after their places were filled.
             return self._left(ours[1])
-        if not others or ours is None or ours[0] - others[0][0] < 2:
+        if not others or ours is None:
             return Change()
         mean = sum(connections.values()) / len(connections)
-        if ours[0] <= (1 + TOLERANCE) * mean and others[0][0] >= (1 - TOLERANCE) * mean:
+        self.crowded = ours[0] > (1 + ABOVE) * mean
+        if ours[0] - others[0][0] < 2 or not (self.crowded or others[0][0] < (1 - BELOW) * mean):
             return Change()
         join = (others[0][1],)
         self.chosen.update(join)

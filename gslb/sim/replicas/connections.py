@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from gslb.rpc.policy.subset import HOLD_S, SIZE, TOLERANCE, Subset
+from gslb.rpc.policy.subset import ABOVE, BELOW, HOLD_S, SIZE, Subset
 
 ROUND_S: Final = 1.0
 _ROUNDS_MAX: Final = 300
@@ -90,13 +90,13 @@ class Connections:
     def excess(self) -> int:
         """The least number of connections that must be made now: vacancies, and what is above an even share.
 
-        Even is what is within one connection of the mean, or within TOLERANCE. A vacancy may be filled where there is too
-        little, so the two are not added.
+        Even is what is within one connection of the mean, or what clients leave in peace. A vacancy may be filled where
+        there is too little, so the two are not added.
         """
         vacancies = sum(client.vacancies for client in self.clients.values())
         mean, counts = self.mean(), self.counts()
-        most = max(math.ceil(mean), math.floor((1 + TOLERANCE) * mean))
-        least = min(math.floor(mean), math.ceil((1 - TOLERANCE) * mean))
+        most = max(math.ceil(mean), math.floor((1 + ABOVE) * mean))
+        least = min(math.floor(mean), math.ceil((1 - BELOW) * mean))
         above = sum(max(0, count - most) for count in counts)
         below = sum(max(0, least - count) for count in counts)
         return max(vacancies + above, below)
