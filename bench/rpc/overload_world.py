@@ -132,7 +132,7 @@ class Client:
         def over(fate: Fate | None) -> None:
             self._in_flight[number] -= 1
             refused = fate in {Fate.REFUSED, Fate.REFUSED_EVERYWHERE}
-            self._throttle.ended(level, sent_s, world.now_s, refused=refused)
+            self._throttle.ended(level, sent_s, world.now_s, refused=refused, rank=rank)
             if fate is Fate.BEGIN:
                 ended(world.now_s <= deadline_s)
                 return

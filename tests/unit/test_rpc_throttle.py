@@ -39,7 +39,7 @@ class Loop:
             if not self.throttle.admit(CRITICAL, rank, self.rng.random(), self.now_s):
                 continue
             refused = rank >= accepts
-            self.throttle.ended(CRITICAL, self.now_s, self.now_s, refused=refused)
+            self.throttle.ended(CRITICAL, self.now_s, self.now_s, refused=refused, rank=rank)
             if self.now_s > last_s:
                 sent += 1
                 accepted += not refused
@@ -75,6 +75,24 @@ class TestThrottle:
         for i in range(20):
             assert throttle.admit(CRITICAL, 0.99, 0.99, 5.0 * i)
             throttle.ended(CRITICAL, 5.0 * i, 5.0 * i, refused=True)
+
+    def test_the_refusal_of_a_call_that_only_went_out_to_ask_says_nothing_of_the_others(self) -> None:
+        throttle = Throttle()
+        for i in range(40):  # down to some tenths
+            if throttle.admit(CRITICAL, i % 10 / 10, 0.5, 0.1 * i):
+                throttle.ended(CRITICAL, 0.1 * i, 0.1 * i, refused=i % 10 >= 4, rank=i % 10 / 10)
+        before = throttle.fraction(CRITICAL)
+        assert 0.2 < before < 0.8
+        for i in range(20):
+            now_s = 10.0 + 5.0 * i
+            assert throttle.admit(CRITICAL, 0.99, 0.99, now_s)
+            throttle.ended(CRITICAL, now_s, now_s, refused=True, rank=0.99)
+        assert throttle.fraction(CRITICAL) >= before / 2  # what was refused before the first of them
+        for i in range(20):
+            now_s = 200.0 + 5.0 * i
+            assert throttle.admit(CRITICAL, 0.99, 0.99, now_s)
+            throttle.ended(CRITICAL, now_s, now_s, refused=False, rank=0.99)
+        assert throttle.fraction(CRITICAL) == 1.0
 
     def test_classes_know_nothing_of_each_other(self) -> None:
         throttle = Throttle()

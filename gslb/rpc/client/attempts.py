@@ -27,8 +27,8 @@ class Attempts(Generic[L]):
     """
 
     __slots__ = (
-        "_core", "_criticality", "_idempotent", "_key", "_most", "_open", "_paid", "_sent", "_started_s", "_trace", "_tried",
-        "deadline_s", "held_back", "metadata",
+        "_core", "_criticality", "_idempotent", "_key", "_most", "_open", "_paid", "_sent", "_started_s", "_trace",
+        "_trace_id", "_tried", "deadline_s", "held_back", "metadata",
     )  # fmt: skip
 
     def __init__(
@@ -40,7 +40,7 @@ class Attempts(Generic[L]):
     ) -> None:
         settings = core.settings
         sent, self._trace = spans.outgoing(settings, method, metadata)
-        self._sent, self._criticality, trace_id = sent
+        self._sent, self._criticality, self._trace_id = sent
         self.metadata = self._sent  # of the attempt under way
         self.deadline_s = context.deadline_of(timeout_s)
         self._core = core
@@ -51,7 +51,7 @@ class Attempts(Generic[L]):
         self._open = False  # an attempt is under way
         self._paid = False  # it is a retry out of the budget
         self._started_s = time.monotonic()
-        self.held_back = core.count(self._criticality, trace_id, self._started_s)
+        self.held_back = core.count(self._criticality, self._trace_id, self._started_s)
 
     def rival(self, *, overdue: bool = False) -> "Attempts[L] | None":
         """A second copy of the call, for one attempt at another task; None: it must not be sent, or there is nobody.
@@ -129,7 +129,7 @@ class Attempts(Generic[L]):
         if self._open:
             self._open = False
             core, link = self._core, self._tried[-1]
-            core.finish(link, Outcome(failure, cancelled, refused, self._criticality, self._started_s))
+            core.finish(link, Outcome(failure, cancelled, refused, self._criticality, self._started_s, self._trace_id))
             if core.listening and trailers is not None:
                 core.hear(link, trailers() or ())
 

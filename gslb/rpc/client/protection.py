@@ -44,6 +44,7 @@ class Outcome(NamedTuple):
     refused: Refusal = Refusal.NO
     criticality: Criticality = Criticality.CRITICAL
     sent_s: float = 0.0
+    trace_id: str = ""
 
 
 @dataclass(slots=True)
@@ -85,11 +86,14 @@ class Protection:
     def ended(self, task: str, outcome: Outcome, now_s: float) -> None:
         """An attempt ended, and its caller did not cancel it."""
         failure, refused = outcome.failure, outcome.refused
-        self.throttle.ended(outcome.criticality, outcome.sent_s, now_s, refused=refused is Refusal.FULL)
+        # Only of refused calls the rank is of interest: they may have been sent to ask.
+        rank = 0.0 if refused is Refusal.NO else rank_of(outcome.trace_id)
+        level, sent_s = outcome.criticality, outcome.sent_s
+        self.throttle.ended(level, sent_s, now_s, refused=refused is Refusal.FULL, rank=rank)
         if refused is Refusal.QUOTA and self.quota is None:
             self.quota = Throttle(limits.QUOTA_EXCESS)
         if self.quota is not None:
-            self.quota.ended(outcome.criticality, outcome.sent_s, now_s, refused=refused is Refusal.QUOTA)
+            self.quota.ended(level, sent_s, now_s, refused=refused is Refusal.QUOTA, rank=rank)
         self.outliers.ended(task, error=failure in _ERRORS and refused is Refusal.NO)
         hedging = self.hedging
         if hedging is None:

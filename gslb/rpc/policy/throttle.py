@@ -18,7 +18,8 @@ five windows.
 
 Each class has its own f, as servers refuse the least critical first. Which calls go is not drawn anew: it is those of the
 lowest ranks (`gslb.rpc.policy.rank`), which servers refuse last. And when nothing went out for a window, one call goes
-whatever its rank: else a client all of whose calls have one high rank would never learn that it is over.
+whatever its rank: else a client all of whose calls have one high rank would never learn that it is over. That such a call is
+refused says nothing about those of lower ranks, and does not count.
 """
 
 from dataclasses import dataclass, field
@@ -83,17 +84,20 @@ class Throttle:
         return True
 
     def ended(self, criticality: Criticality, sent_s: float, now_s: float, *, refused: bool, rank: float = 0.0) -> None:
-        """An attempt that went out at `sent_s` is over. `refused`: for overload or quota; other failures are none."""
+        """An attempt that went out at `sent_s` is over. `refused`: for overload or quota; other failures are none.
+
+        `rank`: as it was admitted with.
+        """
         one = self._classes[criticality]
         if not refused:
             self.answer_s += _SMOOTHING * (max(0.0, now_s - sent_s) - self.answer_s)
         if one.since_s is None or sent_s < one.since_s:
             # Sent under an older fraction: it would be counted twice.
             return
-        if refused:
-            one.refused += 1
-        else:
+        if not refused:
             one.accepted += 1
+        elif rank < one.fraction:
+            one.refused += 1
 
     @property
     def window_s(self) -> float:
