@@ -2,7 +2,7 @@
 
 The rules are `gslb.rpc.policy`, unchanged; here are only a clock, a network of half a millisecond, and work: a server has a
 few workers, a request takes one of them for an exponential time, and a refusal costs a part of that, which whoever is
-begun next pays. Clients choose by power of two on their own requests in flight.
+begun next pays. Clients choose by power of two on their own requests in flight, errors as load.
 """
 
 import heapq
@@ -12,14 +12,27 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
+from bns.model import HealthStatus
 from gslb.model import limits
 from gslb.model.criticality import Criticality
+from gslb.model.endpoint import ServiceEndpoint
 from gslb.rpc.policy.budget import RetryBudget
+from gslb.rpc.policy.errors import LOOK_S
+from gslb.rpc.policy.failure import Failure
 from gslb.rpc.policy.guard import Decision, Fate, Guard
 from gslb.rpc.policy.line import Ticket
+from gslb.rpc.policy.member import Member
+from gslb.rpc.policy.p2c import group_of, without
 from gslb.rpc.policy.throttle import Throttle
 
 NETWORK_S: Final = 0.0005
+# What a client makes of how an attempt ended; a connection that fails is no fate of a request.
+_FAILURES: Final[dict[Fate | None, Failure | None]] = {
+    Fate.BEGIN: None,
+    Fate.REFUSED: Failure.REFUSED,
+    Fate.REFUSED_EVERYWHERE: Failure.SHED,
+    Fate.EXPIRED: Failure.TIMED_OUT,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +115,8 @@ class Client:
         excess = world.shape.excess
         self._throttle = Throttle() if excess is None else Throttle(excess)
         self._budget = RetryBudget()
-        self._in_flight = [0] * world.shape.servers
+        self._tasks = tuple(_task(number) for number in range(world.shape.servers))
+        self._group = group_of("here", self._tasks)
 
     @property
     def throttle(self) -> Throttle:
@@ -120,18 +134,20 @@ class Client:
         self._attempt(level, rank, world.now_s + world.shape.deadline_s, [], ended)
 
     def _attempt(
-        self, level: Criticality, rank: float, deadline_s: float, tried: list[int], ended: Callable[[bool], None]
+        self, level: Criticality, rank: float, deadline_s: float, tried: list[Member], ended: Callable[[bool], None]
     ) -> None:
         world = self._world
-        number = self._pick(tried)
+        task = self._pick(tried)
         attempt = len(tried)
         sent_s = world.now_s
-        self._in_flight[number] += 1
+        task.in_flight += 1
         world.second.attempts += 1
 
         def over(fate: Fate | None) -> None:
-            self._in_flight[number] -= 1
+            task.in_flight -= 1
             refused = fate in {Fate.REFUSED, Fate.REFUSED_EVERYWHERE}
+            if fate in _FAILURES and task.charge(_FAILURES[fate], world.now_s, refused=refused):
+                world.after(LOOK_S, partial(self._relieve, task))
             self._throttle.ended(level, sent_s, world.now_s, refused=refused, rank=rank)
             if fate is Fate.BEGIN:
                 ended(world.now_s <= deadline_s)
@@ -141,22 +157,31 @@ class Client:
             again = fate is None or fate is Fate.REFUSED
             if again and attempt + 1 < limits.ATTEMPTS_MAX and self._budget.take(world.now_s):
                 world.second.retries += 1
-                self._attempt(level, rank, deadline_s, [*tried, number], ended)
+                self._attempt(level, rank, deadline_s, [*tried, task], ended)
             else:
                 ended(False)
 
         if world.down:
             world.after(NETWORK_S, lambda: over(None))
             return
+        server = world.servers[self._tasks.index(task)]
         ticket = Ticket(level, rank, world.now_s + NETWORK_S, deadline_s, attempt)
         back = lambda fate: world.after(NETWORK_S, lambda: over(fate))  # noqa: E731  # as short as it gets
-        world.after(NETWORK_S, lambda: world.servers[number].ask(ticket, back))
+        world.after(NETWORK_S, lambda: server.ask(ticket, back))
 
-    def _pick(self, tried: list[int]) -> int:
-        left = [i for i in range(len(self._in_flight)) if i not in tried] or list(range(len(self._in_flight)))
-        rng = self._world.rng
-        first, second = left[int(rng.random() * len(left))], left[int(rng.random() * len(left))]
-        return first if self._in_flight[first] <= self._in_flight[second] else second
+    def _pick(self, tried: list[Member]) -> Member:
+        group = (without(self._group, tried) if tried else None) or self._group
+        return group.pick(self._world.rng.random)
+
+    def _relieve(self, task: Member) -> None:
+        if task.relieve(self._world.now_s):
+            self._world.after(LOOK_S, partial(self._relieve, task))
+
+
+def _task(number: int) -> Member:
+    return Member(
+        ServiceEndpoint(f"/bns/here/bench/server/{number}", "127.0.0.1", 1 + number, HealthStatus.HEALTHY, 1.0)
+    )
 
 
 class World:

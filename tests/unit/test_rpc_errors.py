@@ -21,7 +21,13 @@ def member(name: str) -> Member:
 
 
 def play(
-    rate_rps: float, error_parts: list[float], seconds: float = 30.0, failure: Failure = Failure.ERRED, seed: int = 1
+    rate_rps: float,
+    error_parts: list[float],
+    seconds: float = 30.0,
+    failure: Failure = Failure.ERRED,
+    seed: int = 1,
+    *,
+    refused: bool = False,
 ) -> tuple[Counter[int], int]:
     """A client of these tasks for a while, its first third left out: (requests by task, errors). Errors are 20 x faster."""
     rng = random.Random(seed)
@@ -35,7 +41,7 @@ def play(
         while ending and ending[0][0] <= now_s:
             at_s, i, error = heapq.heappop(ending)
             members[i].in_flight -= 1
-            members[i].charge(failure if error else None, at_s)
+            members[i].charge(failure if error else None, at_s, refused=refused and error)
         if now_s >= look_s + LOOK_S:
             look_s = now_s
             for one in members:
@@ -69,6 +75,24 @@ def test_a_sinkhole_attracts_nothing_at_any_rate(rate_rps: float, failure: Failu
     assert errors < 0.1 * sent.total()
 
 
+@pytest.mark.parametrize("failure", [Failure.SHED, Failure.REFUSED])
+@pytest.mark.parametrize("rate_rps", [20.0, 1000.0])
+def test_one_that_refuses_everything_for_want_of_room_attracts_little(rate_rps: float, failure: Failure) -> None:
+    sent, _ = play(rate_rps, [1.0, 0.0, 0.0, 0.0], failure=failure, refused=True)
+    assert share(sent, 0) < 0.1
+
+
+def test_whoever_refuses_a_little_more_by_chance_is_shunned_less_than_for_errors() -> None:
+    def part(*, refused: bool) -> float:
+        runs = [
+            play(1000.0, [0.12, 0.08, 0.08, 0.08], failure=Failure.SHED, seed=seed, refused=refused)
+            for seed in range(4)
+        ]
+        return sum(share(sent, 0) for sent, _ in runs)
+
+    assert part(refused=True) > 1.15 * part(refused=False)
+
+
 def test_without_the_charge_it_attracts_most() -> None:
     """What the rule is against: the same play when errors are taken for answers."""
     sent, _ = play(1000.0, [1.0, 0.0], failure=Failure.ANSWERED)
@@ -93,7 +117,7 @@ def test_when_all_fail_alike_nothing_moves() -> None:
 def test_a_task_that_is_well_again_has_its_share_again() -> None:
     load = ErrorLoad()
     for i in range(100):
-        load.add(error=True, now_s=0.01 * i)
+        load.add(1.0, 0.01 * i)
     charged = load.look(1.0)
     assert charged > 500
     assert 0 < load.look(1.0 + HALF_LIFE_S) < 0.51 * charged
@@ -103,8 +127,8 @@ def test_a_task_that_is_well_again_has_its_share_again() -> None:
 def test_one_error_among_many_answers_is_forgotten_at_once() -> None:
     load = ErrorLoad()
     for i in range(1000):
-        load.add(error=False, now_s=0.001 * i)
-    assert load.add(error=True, now_s=1.0) == 0.0
+        load.add(0.0, 0.001 * i)
+    assert load.add(1.0, 1.0) == 0.0
 
 
 def test_a_member_is_watched_once_until_its_burden_is_gone() -> None:
@@ -128,4 +152,4 @@ def test_connections_that_fail_are_no_burden() -> None:
 
 def test_a_clock_that_steps_back_forgets_nothing() -> None:
     load = ErrorLoad()
-    assert load.add(error=True, now_s=100.0) == load.look(50.0)
+    assert load.add(1.0, 100.0) == load.look(50.0)

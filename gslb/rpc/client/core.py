@@ -31,7 +31,7 @@ from gslb.rpc.client.timers import Timers
 from gslb.rpc.context import Metadatum
 from gslb.rpc.policy.budget import RetryBudget
 from gslb.rpc.policy.errors import LOOK_S
-from gslb.rpc.policy.failure import Failure
+from gslb.rpc.policy.failure import Failure, Refusal
 from gslb.rpc.policy.hedge import Hedging
 from gslb.rpc.policy.presence import Presence
 from gslb.rpc.policy.rules import RING_HASH
@@ -147,12 +147,13 @@ class ServiceCore(Generic[L]):
     def finish(self, link: L, outcome: Outcome) -> None:
         """The attempt on `link` ended."""
         failure, cancelled, now_s = outcome.failure, outcome.cancelled, time.monotonic()
+        refused = outcome.refused is not Refusal.NO
         with self._lock:
             link.in_flight -= 1
             if self._chooser is not None and not cancelled:
                 self._chooser.ended(link, now_s - outcome.sent_s, now_s, ok=failure in {None, Failure.ANSWERED})
             found = None if cancelled else self._doubts.ended(link, failure)
-            if not cancelled and link.charge(failure, now_s):
+            if not cancelled and link.charge(failure, now_s, refused=refused):
                 self._plan_relief(link)
             changed = found is not None and found.changed
             if not cancelled and self._compare(link, outcome, now_s):

@@ -9,6 +9,10 @@ where errors and attempts are those of the last seconds (each counts half after 
 fails is charged CHARGE requests for each, so however fast it is, and however busy the others are, it gets few requests,
 by which the client finds out when it is well. One of which a hundredth fails is charged next to nothing. When all tasks
 fail alike, all are charged alike and nothing moves. Without new errors the burden is forgotten within some half-lives.
+
+A refusal for want of room counts as REFUSAL of an error. In overload everybody refuses some, a little more or less by
+chance, and with whole errors that chance decided who gets the next requests: goodput at ten times the capacity was 90 %,
+and is 97 %; 95 % if they do not count at all, as whoever refuses has fewer requests in flight, and so is sent more.
 """
 
 import math
@@ -24,12 +28,21 @@ CHARGE: Final = 10.0
 PRIOR: Final = 2.0
 # Less than this part of a request is none.
 BURDEN_MIN: Final = 0.1
+# What a refusal for want of room counts, in errors.
+REFUSAL: Final = 0.3
 # How often a burden that nobody adds to is looked at again.
 LOOK_S: Final = 0.5
 
 # Answers of the server's own that are no service. Connections that fail take a task out of the choice instead.
 CHARGED: Final = frozenset({Failure.REFUSED, Failure.ERRED, Failure.SHED, Failure.DENIED})
 _RATE: Final = math.log(2) / HALF_LIFE_S
+
+
+def errors_in(failure: Failure | None, *, refused: bool) -> float:
+    """How much of an error an attempt was that ended so. `refused`: well as the server is, it would not do it."""
+    if failure not in CHARGED:
+        return 0.0
+    return REFUSAL if refused else 1.0
 
 
 @dataclass(slots=True)
@@ -40,11 +53,11 @@ class ErrorLoad:
     errors: float = 0.0
     at_s: float = 0.0
 
-    def add(self, *, error: bool, now_s: float) -> float:
-        """Takes in one attempt that has ended; the burden from now on, in requests."""
+    def add(self, errors: float, now_s: float) -> float:
+        """Takes in one attempt that has ended, as so much of an error; the burden from now on, in requests."""
         self._fade(now_s)
         self.attempts += 1.0
-        self.errors += error
+        self.errors += errors
         return self._burden()
 
     def look(self, now_s: float) -> float:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from gslb.model import limits
 from gslb.model.endpoint import ServiceEndpoint
 from gslb.rpc.policy.backoff import backoff_s
-from gslb.rpc.policy.errors import CHARGED, ErrorLoad
+from gslb.rpc.policy.errors import ErrorLoad, errors_in
 from gslb.rpc.policy.failure import ANSWERS, Failure
 
 
@@ -68,13 +68,16 @@ class Member:
         self.failures += 1
         return True
 
-    def charge(self, failure: Failure | None, now_s: float) -> bool:
-        """Counts how an attempt ended as load, if it was an error. Whether somebody must begin to `relieve` the task."""
+    def charge(self, failure: Failure | None, now_s: float, *, refused: bool = False) -> bool:
+        """Counts how an attempt ended as load, if it was an error. Whether somebody must begin to `relieve` the task.
+
+        `refused`: for want of room, or of the caller's quota.
+        """
         if failure in ANSWERS:
             self.heard_s = now_s
             if self.patience_s > limits.STALL_S:
                 self.patience_s = max(limits.STALL_S, self.patience_s / 2)
-        self.burden = self.error_load.add(error=failure in CHARGED, now_s=now_s)
+        self.burden = self.error_load.add(errors_in(failure, refused=refused), now_s)
         if not self.burden or self.watched:
             return False
         self.watched = True
