@@ -1,8 +1,8 @@
 """Answers that were given a moment ago, for the frontend without a data plane: most queries repeat.
 
 An answer of the responder depends on the query but for its ID, on who asks, and on what is served; the order of addresses
-depends on the ID. What may also depend on the time or on secrets (EDNS options) is not kept, and nothing is kept for
-longer than a second.
+depends on the ID. Some of it depends on the time, too: when a new cookie was made, whether what we know is old. Nothing is
+kept for longer than a second, and nothing that was made with other secrets.
 """
 
 from typing import Final, NamedTuple
@@ -10,22 +10,19 @@ from typing import Final, NamedTuple
 from dns_frontend.limits import CACHED_ANSWERS_MAX, CACHED_S
 from dns_frontend.metrics import Transport
 from dns_frontend.responder.locate import Source
-from dns_frontend.responder.resolve import Reply
-from dns_frontend.responder.respond import Responder
+from dns_frontend.responder.respond import Given, Responder
 from dns_frontend.sockets import source_parts
 from dns_frontend.table.serving import Serving
 
-_NO_RECORDS: Final = bytes(6)  # the counts of the sections after the question
-_ONE_RECORD: Final = bytes(5) + b"\x01"
-_ROOT_OPT: Final = b"\x00\x00\x29"
-_OPT_OCTETS: Final = 11  # without options
+# The counts of the sections after the question: of queries without and with EDNS.
+_USUAL_COUNTS: Final = frozenset({bytes(6), bytes(5) + b"\x01"})
 
 
 class _Entry(NamedTuple):
     """Answers without their ID, by the ID modulo their number; None: not asked for yet."""
 
     tails: list[bytes | None]
-    reply: Reply
+    given: Given
     source: Source
 
 
@@ -36,13 +33,15 @@ class AnswerCache:
         self._responder = responder
         self._entries: dict[tuple[bytes, str], _Entry] = {}
         self._serving: Serving = responder.serving
+        self._cookies = responder.cookies
         self._expires_s = 0.0
 
     def tick(self, now_s: float) -> None:
         """To be called before `respond` whenever some moments may have passed."""
-        if now_s >= self._expires_s or self._serving is not self._responder.serving:
+        serving, cookies = self._responder.serving, self._responder.cookies
+        if now_s >= self._expires_s or self._serving is not serving or self._cookies is not cookies:
             self._entries.clear()
-            self._serving = self._responder.serving
+            self._serving, self._cookies = serving, cookies
             self._expires_s = now_s + CACHED_S
 
     def respond(self, packet: bytes, host: str, family: int) -> bytes | None:
@@ -53,32 +52,25 @@ class AnswerCache:
             tails = entry.tails
             tail = tails[0] if len(tails) == 1 else tails[(packet[0] << 8 | packet[1]) % len(tails)]
             if tail is not None:
-                return self._responder.again(packet, packet[:2] + tail, entry.reply, entry.source)
+                return self._responder.again(packet, packet[:2] + tail, entry.given, entry.source)
         source = Source(*source_parts(family, host))
         answer = self._responder.respond(packet, source, Transport.UDP)
-        if answer is not None and _repeats(packet):
+        if answer is not None and packet[6:12] in _USUAL_COUNTS:
             self._keep(key, packet, answer, source)
         return answer
 
     def _keep(self, key: tuple[bytes, str], packet: bytes, answer: bytes, source: Source) -> None:
-        reply = self._responder.last
-        if reply is None:
+        given = self._responder.last
+        if given is None:
             return
+        reply = given.reply
         entry = self._entries.get(key)
         if entry is None:
             if len(self._entries) >= CACHED_ANSWERS_MAX:
                 self._entries.clear()
             addresses = len(reply.answer[-1].rrset.rdatas) if reply.service and reply.answer else 1
             tails: list[bytes | None] = [None] * addresses
-            entry = _Entry(tails, reply, source)
+            entry = _Entry(tails, given, source)
             self._entries[key] = entry
         entry.tails[int.from_bytes(packet[:2], "big") % len(entry.tails)] = answer[2:]
 
-
-def _repeats(packet: bytes) -> bool:
-    """Whether the query has nothing in it but a question, and perhaps an OPT record without options."""
-    counts = packet[6:12]
-    if counts == _NO_RECORDS:
-        return True
-    opt = packet[-_OPT_OCTETS:]
-    return counts == _ONE_RECORD and opt.startswith(_ROOT_OPT) and opt.endswith(b"\x00\x00")

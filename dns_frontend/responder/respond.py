@@ -3,11 +3,11 @@
 import logging
 from collections.abc import Generator, Iterator, Sequence
 from ipaddress import IPv4Network, IPv6Network
-from typing import Final
+from typing import Final, NamedTuple
 
 from dns_frontend.limits import TCP_MESSAGE_MAX_OCTETS, TRANSFERS_MAX, UDP_PAYLOAD_MAX_OCTETS, UDP_PAYLOAD_MIN_OCTETS
 from dns_frontend.metrics import Counters, Transport
-from dns_frontend.responder.cookies import Shown
+from dns_frontend.responder.cookies import Cookies, Shown
 from dns_frontend.responder.edns import opt_record
 from dns_frontend.responder.guard import Guard
 from dns_frontend.responder.locate import Source
@@ -29,6 +29,13 @@ TC: Final = 0x0200
 _ECHOED: Final = 0x7800 | RD  # opcode and RD come back as they were
 
 
+class Given(NamedTuple):
+    """What the last answer says, if it is whole, and what the query's cookie has shown."""
+
+    reply: Reply
+    shown: Shown = Shown.NOTHING
+
+
 class Responder:
     """Answers messages from `serving`, which may be replaced between any two of them."""
 
@@ -46,7 +53,12 @@ class Responder:
         self._default_locality = default_locality
         self._transfer = transfer  # who may have whole zones
         self._transfers = 0
-        self.last: Reply | None = None  # what the last answer says, if it is whole
+        self.last: Given | None = None
+
+    @property
+    def cookies(self) -> Cookies | None:
+        """The secrets of cookies, in force now."""
+        return self._guard.cookies if self._guard is not None else None
 
     def respond(self, packet: bytes, source: Source, transport: Transport) -> bytes | None:
         """The answer to one message; None: say nothing."""
@@ -134,34 +146,35 @@ class Responder:
         if verdict is Verdict.SLIP and kind is not AnswerClass.ERROR:
             self._counters.answered(transport, Rcode.NOERROR)
             return come_again(query, cookie)
-        self._count(reply, transport, truncated=truncated)
+        self._count(reply, transport, shown, truncated=truncated)
         return message
 
-    def again(self, packet: bytes, message: bytes, reply: Reply, source: Source) -> bytes | None:
-        """What an answer over UDP that was made a moment ago, for a query without options, is worth now."""
+    def again(self, packet: bytes, message: bytes, given: Given, source: Source) -> bytes | None:
+        """What an answer over UDP that was made a moment ago is worth now."""
         guard = self._guard
         if guard is not None and guard.limits:
-            kind, verdict = guard.judge(reply, len(message), source, Shown.NOTHING)
+            kind, verdict = guard.judge(given.reply, len(message), source, given.shown)
             if verdict is Verdict.DROP:
                 return None
             if verdict is Verdict.SLIP and kind is not AnswerClass.ERROR:
                 self._counters.answered(Transport.UDP, Rcode.NOERROR)
-                return come_again(parse_query(packet), b"")
-        self._count(reply, Transport.UDP, truncated=False)
+                query = parse_query(packet)
+                return come_again(query, guard.cookie(query.edns, given.shown, source))
+        self._count(given.reply, Transport.UDP, given.shown, truncated=False)
         return message
 
     def _sent(self, query: Query, reply: Reply, transport: Transport, more: bytes) -> bytes:
         limit = TCP_MESSAGE_MAX_OCTETS if transport is Transport.TCP else udp_limit(query)
         message, truncated = encode(query, reply, limit, more)
-        self._count(reply, transport, truncated=truncated)
+        self._count(reply, transport, Shown.NOTHING, truncated=truncated)
         return message
 
-    def _count(self, reply: Reply, transport: Transport, *, truncated: bool) -> None:
+    def _count(self, reply: Reply, transport: Transport, shown: Shown, *, truncated: bool) -> None:
         self._counters.answered(transport, reply.rcode)
         if truncated:
             self._counters.truncated += 1
         else:
-            self.last = reply
+            self.last = Given(reply, shown)
         if reply.service:
             self._counters.steered(reply.service, reply.locality, reply.datacenter)
 

@@ -7,6 +7,7 @@ import socket
 from dns_frontend import limits
 from dns_frontend.metrics import Counters, Transport
 from dns_frontend.responder.cache import AnswerCache
+from dns_frontend.responder.cookies import Cookies
 from dns_frontend.responder.guard import Clock
 from dns_frontend.responder.locate import Source
 from dns_frontend.responder.respond import Responder
@@ -36,6 +37,10 @@ def test_same_answers_and_same_counts():
         cached, plain = (guarded(random.Random(world), clock) for _ in range(2))
         cache = AnswerCache(cached)
         messages = [worlds.message(rng) for _ in range(60)]
+        if cached._guard is not None:
+            # Cookies for any of the hosts: what one of them proves, another one does not.
+            askers = [Source(4, int(ipaddress.ip_address(rng.choice(hosts)))) for _ in range(30)]
+            messages += [worlds.with_cookie(rng, cached._guard, asker, int(1.8e9)) for asker in askers]
         now_s = 0.0
         for step in range(3000):
             if step % 1000 == 0:
@@ -50,6 +55,24 @@ def test_same_answers_and_same_counts():
         assert cached._counters.held_back == plain._counters.held_back
         assert cached._counters.demand == plain._counters.demand
         assert cached._counters.destinations == plain._counters.destinations
+
+
+def test_an_answer_with_a_cookie_is_not_kept_beyond_its_secrets():
+    rng = random.Random(3)
+    guard = worlds.guard(rng, Clock(lambda: 1.8e9, lambda: 0))
+    guard.cookies = Cookies((bytes(16),))
+    responder = Responder(Counters(), guard=guard)
+    responder.serving = serving(rng)
+    cache, asker = AnswerCache(responder), Source(4, int(ipaddress.ip_address("127.0.0.1")))
+    query = worlds.with_cookie(rng, guard, asker, int(1.8e9))
+    cache.tick(0.0)
+    before = [cache.respond(query, "127.0.0.1", socket.AF_INET) for _ in range(3)]
+    guard.cookies = Cookies((bytes(15) + b"x",))
+    cache.tick(0.0)
+    after = cache.respond(query, "127.0.0.1", socket.AF_INET)
+    assert before == [before[0]] * 3
+    assert after not in before
+    assert after == responder.respond(query, asker, Transport.UDP)
 
 
 def test_nothing_is_kept_for_long_nor_without_bound(monkeypatch):
