@@ -76,7 +76,8 @@ class Frontend(rpc.HttpFrontendServicer):
 
 async def _serve(options: Options) -> None:
     instruments = Instruments(options)
-    backends = service_channel("shakespeare-backend", options)
+    # A search that is late is asked of a second backend: a reader waits for the page.
+    backends = service_channel("shakespeare-backend", options, hedging=True)
     instruments.watch_channel("backends", backends)
     frontend = Frontend(backends, instruments)
     await serve_grpc(instruments, lambda server: rpc.add_HttpFrontendServicer_to_server(frontend, server), [backends])

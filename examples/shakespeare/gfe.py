@@ -229,7 +229,7 @@ async def _serve(options: Options, routes: tuple[Route, ...]) -> None:
     await gfe.known()
     app = fastapi.FastAPI(openapi_url=None, docs_url=None, redoc_url=None, lifespan=_lifespan)
     app.add_api_route("/{path:path}", gfe.handle, methods=["GET", "HEAD", "POST"])
-    guarded = AsgiMiddleware(cast(App, app), instruments.load, instruments.gate)
+    guarded = AsgiMiddleware(cast(App, app), instruments.load, instruments.gate, instruments.quotas)
     config = uvicorn.Config(
         Door(guarded, edge), host=host, port=port, log_level="warning", access_log=False, server_header=False,
         timeout_keep_alive=KEEP_ALIVE_S,

@@ -34,6 +34,7 @@ from gslb.rpc.server import (
     Gate,
     Goodbye,
     Load,
+    Quotas,
     Registration,
     add_aio_health,
     aio_serve_until_signal,
@@ -134,6 +135,7 @@ class Instruments:
     options: Options
     load: Load = field(default_factory=Load)
     gate: Gate = field(init=False)
+    quotas: Quotas = field(init=False)
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     status: dict[str, Callable[[], object]] = field(default_factory=dict)
     rpcs: Counter = field(init=False)
@@ -141,10 +143,12 @@ class Instruments:
 
     def __post_init__(self) -> None:
         self.gate = Gate(self.options.slots)
+        self.quotas = Quotas(self.options.service, control=control_of(self.options))
         self.status["gate"] = lambda: gate_values(self.gate.state())
+        self.status["quotas"] = self.quotas.explain
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)
-        register(self.registry, loads=[self.load], gates={"main": self.gate})
+        register(self.registry, loads=[self.load], gates={"main": self.gate}, quotas=[self.quotas])
         self.rpcs = Counter(
             "shakespeare_rpcs", "Requests served.", ["caller_datacenter", "outcome"], registry=self.registry
         )
@@ -195,10 +199,15 @@ def control_of(options: Options) -> ControlConnection:
     return gslb.rpc.control(options.control, locality=options.task.datacenter, snapshot_path=options.snapshot)
 
 
-def service_channel(service: str, options: Options) -> AioServiceChannel:
+def service_channel(service: str, options: Options, *, hedging: bool = False) -> AioServiceChannel:
     """A channel to another service of the example; everything here only reads, so all of it may be sent again."""
     return gslb.rpc.aio_channel(
-        service, control=control_of(options), locality=options.task.datacenter, caller=options.service, idempotent=True
+        service,
+        control=control_of(options),
+        locality=options.task.datacenter,
+        caller=options.service,
+        idempotent=True,
+        hedging=hedging,
     )
 
 
@@ -246,7 +255,8 @@ async def serve_grpc(
     `calls`: channels to the services without which it cannot answer.
     """
     options, load = instruments.options, instruments.load
-    server = grpc.aio.server(interceptors=[AioServerInterceptor(load, instruments.gate)], options=server_options())
+    interceptor = AioServerInterceptor(load, instruments.gate, instruments.quotas)
+    server = grpc.aio.server(interceptors=[interceptor], options=server_options())
     add_servicer(server)
     health = add_aio_health(server)
     listening = asyncio.Event()

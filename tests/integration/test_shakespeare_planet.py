@@ -37,11 +37,12 @@ def until(condition: Callable[[], bool], timeout_s: float = 20.0) -> bool:
     return condition()
 
 
-def gslb(demo_planet: DemoPlanet, *arguments: str) -> None:
+def gslb(demo_planet: DemoPlanet, *arguments: str) -> str:
     environment = {**os.environ, "GSLB_CONTROL": demo_planet.control}
-    subprocess.run(
-        [sys.executable, "-m", "gslb", *arguments], env=environment, check=True, timeout=60, capture_output=True
-    )
+    return subprocess.run(
+        [sys.executable, "-m", "gslb", *arguments],
+        env=environment, check=True, timeout=60, capture_output=True, text=True,
+    ).stdout  # fmt: skip
 
 
 @contextmanager
@@ -79,6 +80,21 @@ def test_no_gate_refuses_anybody_at_the_demo_s_load(demo_planet: DemoPlanet) -> 
     # It is measured in windows that have requests: the gates do see them.
     assert max(gate["in_flight"] for gate in [*before, *after]) >= 1
     assert not any(gate["overloaded"] for gate in after)
+
+
+def test_backends_keep_quotas_and_frontends_are_within_theirs(demo_planet: DemoPlanet) -> None:
+    def of_frontends() -> dict[str, object]:
+        rows = json.loads(gslb(demo_planet, "get", "quotas", "-o", "json"))
+        return next(
+            row for row in rows if (row["service"], row["caller"]) == ("shakespeare-backend", "shakespeare-frontend")
+        )
+
+    # Each search of the built-in load is a request of a frontend's.
+    assert until(lambda: float(str(of_frontends()["used"])) > 5.0), of_frontends()
+    pages = [get(task["http"], "/statusz?format=json")[2] for task in demo_planet.tasks("us-east1", "backend")]
+    kept = {client["caller"]: client for page in pages for client in json.loads(page)["quotas"]["clients"]}
+    assert set(kept) == {"shakespeare-frontend", "*"}
+    assert all(client["refused"] == 0 for client in kept.values())
 
 
 def test_a_trace_id_runs_through_every_hop_s_log(demo_planet: DemoPlanet) -> None:
