@@ -178,21 +178,20 @@ def outgoing(
     given = tuple(metadata) if metadata else ()
     request = _current.get()
     level = (request.criticality if request else Criticality.CRITICAL) if chosen is None else chosen
-    trace_id = ""
-    for key, value in given:
-        if key == TRACE_ID_KEY:
-            trace_id = _text(value)
-        elif key == CRITICALITY_KEY:
-            level = Criticality.__members__.get(_text(value), level)
-    own: Metadata = ()
+    said = dict(given)
+    trace_id = _text(said.get(TRACE_ID_KEY, ""))
+    own: list[Metadatum] = []
     if not trace_id:
         trace_id = request.trace_id if request else fresh or new_trace_id()
-        own = ((TRACE_ID_KEY, trace_id),)
-    if not any(key == CRITICALITY_KEY for key, _ in given):
-        own = (*own, (CRITICALITY_KEY, level.name))
-    if caller and not any(key == CALLER_KEY for key, _ in given):
-        own = (*own, (CALLER_KEY, caller))
-    return Outgoing(given + own, level, trace_id)
+        own.append((TRACE_ID_KEY, trace_id))
+    if CRITICALITY_KEY in said:
+        level = Criticality.__members__.get(_text(said[CRITICALITY_KEY]), level)
+    elif level is not Criticality.CRITICAL:
+        # What everybody takes a request for that says nothing need not be said.
+        own.append((CRITICALITY_KEY, level.name))
+    if caller and CALLER_KEY not in said:
+        own.append((CALLER_KEY, caller))
+    return Outgoing((*given, *own), level, trace_id)
 
 
 def deadline_of(timeout_s: float | None) -> float | None:

@@ -13,7 +13,9 @@ def test_outside_of_a_request() -> None:
     assert context.criticality() is Criticality.CRITICAL
     assert context.time_remaining_s() is None
     metadata, level, _ = context.outgoing(None, None)
-    assert dict(metadata)["gslb-criticality"] == "CRITICAL"
+    # Everybody takes a request for CRITICAL that says nothing.
+    assert "gslb-criticality" not in dict(metadata)
+    assert context.incoming(metadata).criticality is Criticality.CRITICAL
     assert len(dict(metadata)["gslb-trace-id"]) == 32
     assert level is Criticality.CRITICAL
     assert context.outgoing(None, None)[0] != metadata
