@@ -200,6 +200,20 @@ class TestGuard:
         guard.arrive(ticket(PLUS), 1.1)
         assert guard.arrive(ticket(CRITICAL), 1.2)[0].fate is Fate.REFUSED_EVERYWHERE
 
+    def test_who_all_but_gets_in_may_try_another_task_however_many_retry(self) -> None:
+        def refused(level: float, criticality: Criticality, rank: float, attempt: int = 0) -> Fate:
+            guard = Guard(1, admission=Admission(level=level))
+            guard._everywhere = (True, True, True, True)
+            one = Ticket(criticality, rank, 0.0, None, attempt)
+            return guard.arrive(one, 0.0)[0].fate
+
+        assert refused(1.5, CRITICAL, 0.55) is Fate.REFUSED
+        assert refused(1.5, CRITICAL, 0.62) is Fate.REFUSED_EVERYWHERE
+        assert refused(1.5, CRITICAL, 0.55, attempt=1) is Fate.REFUSED_EVERYWHERE
+        # Whole classes above the level, and those that can wait, are refused everywhere.
+        assert refused(0.5, CRITICAL, 0.0) is Fate.REFUSED_EVERYWHERE
+        assert refused(2.5, Criticality.SHEDDABLE_PLUS, 0.55) is Fate.REFUSED_EVERYWHERE
+
     def test_a_restarted_server_takes_little_at_first(self) -> None:
         guard = Guard(10, started_s=100.0, ramp_s=10.0)
         fates = [guard.arrive(ticket(now_s=100.0), 100.0)[0].fate for _ in range(10)]

@@ -116,6 +116,25 @@ def test_one_that_is_slow_is_waited_for_twice_as_long_each_time(clock: Clock) ->
     assert link.patience_s == limits.STALL_S
 
 
+def test_whoever_takes_long_for_an_answer_is_waited_for_as_long(clock: Clock) -> None:
+    core = core_of(clock)
+    slow = begun(core)
+    clock.wait(0.45)
+    slow.questions[-1](False)
+    assert slow.stalled
+    clock.wait(0.5)
+    # A request is as good as the question, and sooner.
+    core.finish(slow, Outcome())
+    assert not slow.stalled
+    assert any(begun(core) is slow for _ in range(200))
+    assert slow.patience_s == pytest.approx(0.95)
+    asked = len(slow.questions)
+    clock.wait(0.9)
+    assert len(slow.questions) == asked
+    clock.wait(0.3)
+    assert len(slow.questions) == asked + 1
+
+
 def test_whoever_answers_somebody_else_meanwhile_is_there(clock: Clock) -> None:
     core = core_of(clock, tasks=1)
     first, second = begun(core), begun(core)
@@ -157,10 +176,19 @@ def test_never_more_than_a_part_of_the_tasks_is_left_out(clock: Clock) -> None:
     assert not any(link.down for link in core.links())
 
 
-def test_a_datacenter_that_says_nothing_is_gone(clock: Clock) -> None:
+def test_a_datacenter_that_says_nothing_any_more_is_gone(clock: Clock) -> None:
     core = core_of(clock, tasks=6)
+    while not all(link.proved for link in core.links()):
+        core.finish(begun(core), Outcome())
     _all_silent(core, clock)
     assert all(link.down for link in core.links())
+
+
+def test_one_that_has_not_said_anything_yet_may_be_slow(clock: Clock) -> None:
+    core = core_of(clock, tasks=6)
+    _all_silent(core, clock)
+    assert not any(link.down for link in core.links())
+    assert sum(link.stalled for link in core.links()) == 1
 
 
 def _all_silent(core: ServiceCore[Asked], clock: Clock) -> None:

@@ -68,7 +68,7 @@ class Doubts(Generic[L]):
         if failure in ANSWERS:
             if not self._suspicion.idle:
                 self._suspicion.answered(link.endpoint.datacenter)
-            return None
+            return self._back(link) if link.stalled else None
         verdict, fallen = self._judge(link, failure)
         doubted = failure is Failure.TIMED_OUT and not (link.doubted or link.down or link.leaving)
         link.doubted = link.doubted or doubted
@@ -81,6 +81,11 @@ class Doubts(Generic[L]):
             self._follow(verdict, link.endpoint.datacenter, fallen)
 
         return Finding(falls or bool(fallen), follow)
+
+    def _back(self, link: L) -> Finding:
+        """A task that was left out for its silence has answered a request after all."""
+        link.stalled = link.doubted = False
+        return Finding(True, lambda: None)
 
     # A task that cannot be reached
 
@@ -149,19 +154,27 @@ class Doubts(Generic[L]):
             patient=False,
         )
 
+    def _question_again(self, link: L) -> None:
+        if link.stalled:
+            self._question(link)
+
     def _questioned(self, link: L, ok: bool) -> None:
         with self._lock:
             if link.leaving or self._channel.closed:
                 return
             if ok:
                 link.is_there(time.monotonic())
-            verdict, fallen = self._judge(link, None if ok else Failure.NEVER_SENT)
+            verdict = Verdict.NOTHING
+            fallen: list[L] = []
+            # Of one that has never answered anything nobody knows how long it takes: that is no word on its datacenter.
+            if ok or link.proved:
+                verdict, fallen = self._judge(link, None if ok else Failure.NEVER_SENT)
             # One that is down is probed until it is back, anyway.
             stalled = not ok and not link.down and leaves_out(link, self._links.values())
             changed = stalled != link.stalled or bool(fallen)
             link.stalled = link.doubted = stalled
             waiting = self._channel.rebuilt() if changed else []
-        if stalled and not self._channel.after(limits.STALL_AGAIN_S, lambda: self._question(link)):
+        if stalled and not self._channel.after(limits.STALL_AGAIN_S, lambda: self._question_again(link)):
             link.stalled = link.doubted = False
         for callback in waiting:
             callback()

@@ -11,7 +11,9 @@ and the simulator carry them out. It takes at most `slots` requests at a time, f
 - what nobody waits for any more.
 
 "Don't retry" is said when others have no room either: when requests of the class come that were refused elsewhere; and
-always to sheddable ones, so that the budget for retries is there for those that matter.
+always to sheddable ones, so that the budget for retries is there for those that matter. It is not said to requests that
+the level admits, or all but does (BORDER): levels differ a little between servers, and what three of four calls were
+spent on need not be lost because the fourth met the lowest of them.
 """
 
 from dataclasses import dataclass, field
@@ -28,6 +30,8 @@ LONGEST: Final = 5.0
 UNLIMITED: Final = 2**31
 # When this part of the arrivals of a window are retries, others refuse as well.
 RETRIES_EVERYWHERE: Final = 0.02
+# So far above the level, in parts of its height in the class, another server's level may be.
+BORDER: Final = 0.15
 LINE_PER_SLOT: Final = 16
 LINE_LEAST: Final = 64
 
@@ -152,7 +156,14 @@ class Guard:
     def _refuse(self, ticket: Ticket) -> Fate:
         self.refused[ticket.criticality] += 1
         self._refusals[ticket.criticality] += 1
-        return Fate.REFUSED_EVERYWHERE if self._everywhere[ticket.criticality] or ticket.attempt else Fate.REFUSED
+        if ticket.attempt or (self._everywhere[ticket.criticality] and not self._on_the_border(ticket)):
+            return Fate.REFUSED_EVERYWHERE
+        return Fate.REFUSED
+
+    def _on_the_border(self, ticket: Ticket) -> bool:
+        """Whether another server's level may well admit it."""
+        height = self.admission.level - ticket.criticality
+        return ticket.criticality < Criticality.SHEDDABLE_PLUS and ticket.rank < (1.0 + BORDER) * height
 
     def _hopeless(self, ticket: Ticket) -> bool:
         """Whether the line is longer than what is finished in the time that the ticket would wait."""

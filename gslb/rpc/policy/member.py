@@ -74,14 +74,26 @@ class Member:
         `refused`: for want of room, or of the caller's quota.
         """
         if failure in ANSWERS:
-            self.heard_s = now_s
-            if self.patience_s > limits.STALL_S:
-                self.patience_s = max(limits.STALL_S, self.patience_s / 2)
+            self._heard(now_s)
         self.burden = self.error_load.add(errors_in(failure, refused=refused), now_s)
         if not self.burden or self.watched:
             return False
         self.watched = True
         return True
+
+    @property
+    def silent_since_s(self) -> float:
+        """Since when somebody waits for it and it has said nothing."""
+        return max(self.heard_s, self.waiting_s)
+
+    def _heard(self, now_s: float) -> None:
+        """It answered a request: it is waited for as long as that took, or has taken lately."""
+        took_s = now_s - self.silent_since_s
+        if took_s > self.patience_s:
+            self.patience_s = min(limits.STALL_PATIENCE_MAX_S, took_s)
+        elif self.patience_s > limits.STALL_S:
+            self.patience_s = max(limits.STALL_S, took_s, self.patience_s / 2)
+        self.heard_s = now_s
 
     def is_there(self, now_s: float) -> None:
         """Asked whether it is there while callers wait, it said yes: it may take longer the next time."""

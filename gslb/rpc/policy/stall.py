@@ -3,10 +3,12 @@
 No connection breaks, so nothing says that it is gone, and each request that goes there waits for its deadline. Those under
 way keep most others off, as the less busy is preferred, but never all. So while calls are under way somebody listens: a
 task that has said nothing for as long as it is patiently waited for, or let a call wait in vain, is asked whether it is
-there; while it does not answer that, it is left out and asked again. Slowness alone is no reason: whoever answers the
-question, or anybody else meanwhile, stays, and is waited for twice as long the next time, so that a stream which is silent
-for hours costs a question now and then. And as everybody is slow to answer when all have too much to do, never more than
-EJECT_TASKS_MAX_FRACTION of the tasks are left out for it.
+there; while it does not answer that, it is left out and asked again.
+
+Slowness alone is no reason. Whoever answers the question, or anybody else meanwhile, stays, and is waited for twice as
+long the next time, so that a stream which is silent for hours costs a question now and then; whoever takes long for an
+answer is waited for as long the next time. And as everybody is slow to answer when all have too much to do, never more
+than EJECT_TASKS_MAX_FRACTION of the tasks are left out for it.
 """
 
 from collections.abc import Iterable
@@ -19,7 +21,7 @@ def overdue(member: Member, now_s: float) -> bool:
     """Whether to ask a task if it is there."""
     if not member.in_flight or member.doubted or member.down:
         return False
-    return now_s - max(member.heard_s, member.waiting_s) >= member.patience_s
+    return now_s - member.silent_since_s >= member.patience_s
 
 
 def leaves_out(member: Member, all_members: Iterable[Member]) -> bool:
