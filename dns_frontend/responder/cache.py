@@ -73,4 +73,3 @@ class AnswerCache:
             entry = _Entry(tails, given, source)
             self._entries[key] = entry
         entry.tails[int.from_bytes(packet[:2], "big") % len(entry.tails)] = answer[2:]
-
