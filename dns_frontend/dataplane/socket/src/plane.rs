@@ -12,7 +12,7 @@ use gslb_dns_core::{answer, Class, Client, Layout, Now, Outcome, Table, Transpor
 
 use crate::backlog::{Backlog, Put};
 use crate::counters::{count, Stats, Tally};
-use crate::sys::{make_waiting, wake, Batch, Peer};
+use crate::sys::{let_others_finish, make_waiting, wake, Batch, Peer};
 
 /// A table, and where each thread counts while it answers from it.
 struct Served {
@@ -198,6 +198,7 @@ impl Worker {
     fn run(mut self) {
         let shared = self.shared.clone();
         let Some(thread) = shared.threads.get(self.number) else { return };
+        let_others_finish();
         while !shared.stop.load(Ordering::Acquire) {
             // An error is that of an earlier answer, or that nothing came: neither says anything of the next query.
             let received = self.batch.receive(self.socket).unwrap_or(0);
