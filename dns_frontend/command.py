@@ -14,7 +14,13 @@ import click
 from bns.errors import BnsError
 from bns.transport import Tls, parse_addresses, tls_options
 from dns_frontend.errors import FrontendError
-from dns_frontend.limits import PROCESSES_MAX, THREADS_MAX
+from dns_frontend.limits import (
+    PROCESSES_MAX,
+    QUERY_LOG_EVERY,
+    QUERY_LOG_EVERY_MAX,
+    QUERY_LOG_LINES_PER_S,
+    THREADS_MAX,
+)
 from dns_frontend.local import Files
 from dns_frontend.options import hardening_options
 from dns_frontend.privileges import account
@@ -109,6 +115,19 @@ _NAME_MAX_CHARS = 200
     show_default="one a core",
     help="Where there is no data plane: processes that answer, each on a socket and with a plan stream of its own.",
 )
+@click.option(
+    "--query-log",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write some of the queries there, a line of JSON each. Off by default. Clients' addresses are in it.",
+)
+@click.option(
+    "--query-log-every",
+    type=click.IntRange(1, QUERY_LOG_EVERY_MAX),
+    default=QUERY_LOG_EVERY,
+    show_default=True,
+    help=f"About one query in so many, by chance, and at most {QUERY_LOG_LINES_PER_S} a second.",
+)
 @hardening_options
 @tls_options
 @click.pass_context
@@ -129,6 +148,8 @@ def command(  # noqa: PLR0913  one parameter an option
     geo: Path | None,
     threads: int,
     processes: int,
+    query_log: Path | None,
+    query_log_every: int,
     hardening: Hardening,
     cookie_secret: Path | None,
     user: str | None,
@@ -162,6 +183,8 @@ def command(  # noqa: PLR0913  one parameter an option
         files=Files(_zone_files(zones), config, geo),
         bns_zones=tuple(_origin(text) for text in bns_zones),
         transfer=tuple(_network(text) for text in transfer),
+        query_log=query_log,
+        query_log_every=query_log_every,
         hardening=hardening,
         cookie_secrets=cookie_secret,
     )

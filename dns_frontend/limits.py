@@ -55,6 +55,12 @@ UDP_BUFFER_OCTETS: Final = 4 << 20
 # Answers that the Python responder keeps, and for how long
 CACHED_ANSWERS_MAX: Final = 16_384
 CACHED_S: Final = 1.0
+# The log of some queries: one in so many, how large a file gets, how many old ones are kept, and how many lines a second
+QUERY_LOG_EVERY: Final = 1000
+QUERY_LOG_EVERY_MAX: Final = 1_000_000_000
+QUERY_LOG_OCTETS: Final = 64 << 20
+QUERY_LOG_FILES: Final = 4
+QUERY_LOG_LINES_PER_S: Final = 1000
 # The data plane
 THREADS_MAX: Final = 64
 COLLECT_PERIOD_S: Final = 1.0

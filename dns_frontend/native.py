@@ -16,7 +16,7 @@ from dns_frontend.metrics import Transport
 from dns_frontend.responder.locate import Source
 from dns_frontend.responder.rrl import AnswerClass, Verdict
 
-_ABI: Final = 3
+_ABI: Final = 4
 _FILES: Final = "_dataplane*.so"
 _ERROR_OCTETS: Final = 200
 _ANSWER_MAX_OCTETS: Final = 65_535
@@ -48,6 +48,7 @@ _SIGNATURES: Final[dict[str, tuple[object, list[object]]]] = {
     ),
     "gslb_dns_serve": (_U32, [_Handle, _Handle, _U32]),
     "gslb_dns_judge": (ctypes.c_int32, [_Handle, _Octets, _U32, _U32, _Octets, _Size, _Size]),
+    "gslb_dns_sample": (None, [_Handle, _U64]),
     "gslb_dns_take": (_Size, [_Handle, _Octets, _Size]),
     "gslb_dns_stats": (None, [_Handle, ctypes.POINTER(ctypes.c_uint64)]),
     "gslb_dns_counts": (_Size, [_Handle, _U32, ctypes.POINTER(_U32), _Size]),
@@ -189,6 +190,10 @@ class NativePlane:
         address = value.to_bytes(4 if version == 4 else 16, "big").ljust(16, b"\x00")
         said = self._calls.gslb_dns_judge(self._handle, address, version == 6, kind, zone, len(zone), octets)
         return _VERDICTS.get(said)
+
+    def sample(self, every: int) -> None:
+        """From now on about one of `every` messages is given to `take`, too, marked, though it is answered."""
+        self._calls.gslb_dns_sample(self._handle, every)
 
     def take(self) -> bytes:
         """The messages that the reference shall answer now, one behind the other."""

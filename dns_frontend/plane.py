@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 from dns_frontend.limits import COLLECT_PERIOD_S
 from dns_frontend.metrics import Counters, Transport
 from dns_frontend.native import BadTableError, Library, NativePlane, NativeTable, Statistics
+from dns_frontend.querylog import QueryLog
 from dns_frontend.responder.guard import Guard
 from dns_frontend.responder.locate import Source
 from dns_frontend.responder.respond import Responder
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 
 # Packet length, socket, port, IP version, version of the local address, scope, interface, address, local address.
 _MESSAGE: Final = struct.Struct("<HHHBBII16s16s")
+_SAMPLED: Final = 0x8000  # in the number of the socket
 _EPOCHS_KEPT: Final = 3
 _OCTETS_OF: Final[Mapping[int, int]] = {4: 4, 6: 16}
 
@@ -45,9 +47,16 @@ class DataPlane:
     """Threads that answer over UDP. `advance` may be called from any thread; the rest is the loop's."""
 
     def __init__(
-        self, library: Library, responder: Responder, counters: Counters, default_locality: str, guard: Guard
+        self,
+        library: Library,
+        responder: Responder,
+        counters: Counters,
+        default_locality: str,
+        guard: Guard,
+        querylog: QueryLog | None = None,
     ) -> None:
         self._guard = guard
+        self._querylog = querylog
         self._seed = os.urandom(16)
         self._advancing = threading.Lock()
         self._library = library
@@ -79,6 +88,8 @@ class DataPlane:
         self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._plane = NativePlane(self._library, [(udp.fileno(), wildcard) for udp, wildcard in pairs], self._event)
         self._sockets = [udp for udp, _ in pairs]
+        if self._querylog is not None:
+            self._plane.sample(self._querylog.every)
         self._publish(renumbered=True)
         self._guard.shared = self._plane.judge
         asyncio.get_running_loop().add_reader(self._event, self._answer)
@@ -199,7 +210,13 @@ class DataPlane:
             packet = octets[at : at + length]
             at += length
             own = address[: _OCTETS_OF[version]]
-            answer = self._responder.respond(packet, Source(version, int.from_bytes(own, "big")), Transport.UDP)
+            source = Source(version, int.from_bytes(own, "big"))
+            if number & _SAMPLED:
+                # A thread has answered it, and it is here to be written down.
+                if self._querylog is not None:
+                    self._querylog.write(packet, source, Transport.UDP)
+                continue
+            answer = self._responder.respond(packet, source, Transport.UDP)
             if answer is None:
                 continue
             host = str(ipaddress.ip_address(own))

@@ -20,13 +20,14 @@ from bns.transport import Tls, add_port, server_options
 from dns_frontend.control_port import Age, DnsFrontendServicer
 from dns_frontend.hardening import Hardened
 from dns_frontend.holder import Held, Holder, Origin
-from dns_frontend.limits import STALE_CHECK_S, ZONES_MEASURED_MAX
+from dns_frontend.limits import QUERY_LOG_EVERY, STALE_CHECK_S, ZONES_MEASURED_MAX
 from dns_frontend.local import NO_FILES, Files, Local, load_files, load_first, served_zones
 from dns_frontend.metrics import Counters, FrontendCollector
 from dns_frontend.native import NoDataPlaneError, load_library
 from dns_frontend.plane import DataPlane
 from dns_frontend.privileges import Account, drop
 from dns_frontend.prober import Prober
+from dns_frontend.querylog import QueryLog
 from dns_frontend.reporter import DemandReporter
 from dns_frontend.responder.guard import Hardening
 from dns_frontend.responder.respond import Network, Responder
@@ -68,6 +69,8 @@ class Settings:
     transfer: tuple[Network, ...] = ()  # who may have whole zones
     hardening: Hardening = field(default_factory=Hardening)
     cookie_secrets: Path | None = None
+    query_log: Path | None = None
+    query_log_every: int = QUERY_LOG_EVERY
     account: Account | None = None  # who to become once the ports are bound
 
 
@@ -96,6 +99,7 @@ class Frontend:
         self._hardened = Hardened(settings.hardening, settings.cookie_secrets, self.counters)
         guard = self._hardened.guard
         self._responder = Responder(self.counters, settings.default_locality, settings.transfer, guard)
+        self._querylog = self._query_log()
         self._writer = SnapshotWriter(settings.snapshot) if settings.snapshot and not inherited else None
         self.plane, self.why_no_plane = self._data_plane()
         prepare = self.plane.advance if self.plane else lambda _: None
@@ -117,7 +121,7 @@ class Frontend:
             rng=rng,
         )
         self._reporter = DemandReporter(upstream, self._take_demand, lambda: self.answered_by, rng)
-        self._tcp = TcpServer(self._responder, self.counters)
+        self._tcp = TcpServer(self._responder, self.counters, self._querylog)
         self._udp: list[UdpListener] = []
         self._grpc: grpc.aio.Server | None = None
         self._ops: OpsServer | None = None
@@ -251,6 +255,8 @@ class Frontend:
         if self.plane is not None:
             self.plane.close()
         self._tcp.close()
+        if self._querylog is not None:
+            self._querylog.close()
         if self._grpc is not None:
             await self._grpc.stop(_EXPLAIN_GRACE_S)
         if self._ops is not None:
@@ -297,7 +303,7 @@ class Frontend:
 
     def _listener(self, listening: Listening) -> UdpListener:
         """One that is closed with the frontend."""
-        made = UdpListener(listening, self._responder, self.counters)
+        made = UdpListener(listening, self._responder, self.counters, self._querylog)
         self._udp.append(made)
         return made
 
@@ -311,6 +317,11 @@ class Frontend:
         """TCP connections of all processes."""
         return self._tcp.connections + (self._siblings.connections if self._siblings is not None else 0)
 
+    def _query_log(self) -> QueryLog | None:
+        """Of this process alone: two cannot turn over one file."""
+        path = self._settings.query_log
+        return QueryLog(path, self._settings.query_log_every, self._responder) if path and not self._inherited else None
+
     def _data_plane(self) -> tuple[DataPlane | None, str]:
         """The data plane, or why there is none."""
         if not self._settings.threads:
@@ -319,8 +330,8 @@ class Frontend:
             library = load_library()
         except NoDataPlaneError as error:
             return None, str(error)
-        guard = self._hardened.guard
-        return DataPlane(library, self._responder, self.counters, self._settings.default_locality, guard), ""
+        guard, locality = self._hardened.guard, self._settings.default_locality
+        return DataPlane(library, self._responder, self.counters, locality, guard, self._querylog), ""
 
     @property
     def threads(self) -> int:

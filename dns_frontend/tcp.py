@@ -32,7 +32,8 @@ from dns_frontend.limits import (
     TCP_SWEEP_S,
     TCP_WRITE_BUFFER_OCTETS,
 )
-from dns_frontend.metrics import Counters
+from dns_frontend.metrics import Counters, Transport
+from dns_frontend.querylog import QueryLog
 from dns_frontend.responder.locate import Source
 from dns_frontend.responder.respond import Responder
 from dns_frontend.sockets import Listening, files_left, source_parts
@@ -100,8 +101,9 @@ class TcpServer:
     would do for each of them.
     """
 
-    def __init__(self, responder: Responder, counters: Counters) -> None:
+    def __init__(self, responder: Responder, counters: Counters, querylog: QueryLog | None = None) -> None:
         self._responder = responder
+        self._querylog = querylog
         self._counters = counters
         self._listening: list[socket.socket] = []
         self._idle: OrderedDict[_Connection, None] = OrderedDict()  # longest without a message first
@@ -285,6 +287,8 @@ class TcpServer:
                 connection.answered = True
                 self._idle.move_to_end(connection)
                 connection.answers = self._responder.stream(packet, connection.source)
+                if self._querylog is not None:
+                    self._querylog.saw(packet, lambda: connection.source, Transport.TCP)
             answer = next(connection.answers, None)
             if answer is None:
                 connection.answers = None

@@ -1,12 +1,15 @@
 """DNS over UDP: read what is there, answer it, go on. No queue of our own: the kernel's is bounded."""
 
 import asyncio
+from functools import partial
 
 from dns_frontend.limits import DATAGRAM_MAX_OCTETS, DATAGRAMS_PER_WAKE
 from dns_frontend.metrics import Counters, Transport
+from dns_frontend.querylog import QueryLog
 from dns_frontend.responder.cache import AnswerCache
+from dns_frontend.responder.locate import Source
 from dns_frontend.responder.respond import Responder
-from dns_frontend.sockets import Listening, reply_from
+from dns_frontend.sockets import Listening, reply_from, source_parts
 
 _ANCILLARY_OCTETS = 64
 
@@ -14,12 +17,15 @@ _ANCILLARY_OCTETS = 64
 class UdpListener:
     """Serves one UDP socket from the event loop."""
 
-    def __init__(self, listening: Listening, responder: Responder, counters: Counters) -> None:
+    def __init__(
+        self, listening: Listening, responder: Responder, counters: Counters, querylog: QueryLog | None = None
+    ) -> None:
         self._socket = listening.udp[0]
         self._family = self._socket.family
         self._wildcard = listening.wildcard
         self._cache = AnswerCache(responder)
         self._counters = counters
+        self._querylog = querylog
         self._loop = asyncio.get_running_loop()
 
     def start(self) -> None:
@@ -49,6 +55,8 @@ class UdpListener:
                 self._counters.ignored(Transport.UDP)
                 continue
             answer = respond(packet, peer[0], family)
+            if self._querylog is not None:
+                self._querylog.saw(packet, partial(_source, family, peer[0]), Transport.UDP)
             if answer is not None:
                 try:
                     send(answer, peer)
@@ -67,8 +75,14 @@ class UdpListener:
                 self._counters.ignored(Transport.UDP)
                 continue
             answer = self._cache.respond(packet, peer[0], self._family)
+            if self._querylog is not None:
+                self._querylog.saw(packet, partial(_source, self._family, peer[0]), Transport.UDP)
             if answer is not None:
                 try:
                     self._socket.sendmsg([answer], reply_from(ancillary), 0, peer)
                 except OSError:
                     self._counters.send_failures += 1
+
+
+def _source(family: int, host: str) -> Source:
+    return Source(*source_parts(family, host))

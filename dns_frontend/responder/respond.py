@@ -78,6 +78,16 @@ class Responder:
             self._counters.answered(transport, Rcode.SERVFAIL)
             return bare(packet, Rcode.SERVFAIL)
 
+    def reply_to(self, packet: bytes, source: Source) -> Reply | None:
+        """What a query is answered with, whatever limits say; None: it is none. Counts nothing."""
+        if not is_query(packet):
+            return None
+        try:
+            query = parse_query(packet)
+        except BadQueryError:
+            return None
+        return resolve(self.serving, query, Asker(source, self._default_locality))
+
     def stream(self, packet: bytes, source: Source) -> Generator[bytes, None, None]:
         """The answers to one message over TCP: one, or as many as a transfer takes; none: say nothing."""
         if is_query(packet) and (zone := self._wanted(packet, source)) is not None:

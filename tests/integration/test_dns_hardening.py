@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import sys
 from pathlib import Path
@@ -28,16 +29,46 @@ async def run(tmp_path: Path, *arguments: str) -> asyncio.subprocess.Process:
     )  # fmt: skip
 
 
+async def port_of(process: asyncio.subprocess.Process) -> int:
+    assert process.stderr is not None
+    line = ""
+    while "DNS on " not in line:
+        line = (await asyncio.wait_for(process.stderr.readline(), 60)).decode()
+        assert line
+    return int(line.partition("DNS on ")[2].partition(",")[0].rpartition(":")[2])
+
+
+@pytest.mark.parametrize("threads", ["0", "2"])
+async def test_every_query_is_written_down_if_that_is_wanted(tmp_path, threads):
+    log = tmp_path / "queries.log"
+    process = await run(
+        tmp_path, "--query-log", str(log), "--query-log-every", "1", "--threads", threads, "--processes", "1"
+    )
+    try:
+        port = await port_of(process)
+        asked = [("ns1.shop.example", "A"), ("shop.example", "SOA"), ("none.shop.example", "A"), ("other.example", "A")]
+        for name, rtype in asked:
+            await dns.asyncquery.udp(dns.message.make_query(name, rtype), "127.0.0.1", 30, port)
+        await dns.asyncquery.tcp(dns.message.make_query("ns1.shop.example", "A"), "127.0.0.1", 30, port)
+        await until(lambda: log.exists() and len(log.read_text().splitlines()) == 5)
+        lines = [json.loads(line) for line in log.read_text().splitlines()]
+        assert [(line["name"], line["type"], line["rcode"], line["transport"]) for line in lines] == [
+            ("ns1.shop.example.", "A", "NOERROR", "udp"), ("shop.example.", "SOA", "NOERROR", "udp"),
+            ("none.shop.example.", "A", "NXDOMAIN", "udp"), ("other.example.", "A", "REFUSED", "udp"),
+            ("ns1.shop.example.", "A", "NOERROR", "tcp"),
+        ]  # fmt: skip
+        assert {line["client"] for line in lines} == {"127.0.0.1"}
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.communicate()
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 async def test_every_thread_leaves_root(tmp_path):
     process = await run(tmp_path, "--user", "nobody")
     try:
-        assert process.stderr is not None
-        line = ""
-        while "DNS on " not in line:
-            line = (await asyncio.wait_for(process.stderr.readline(), 60)).decode()
-            assert line
-        port = int(line.partition("DNS on ")[2].partition(",")[0].rpartition(":")[2])
+        port = await port_of(process)
         answer = await dns.asyncquery.udp(dns.message.make_query("ns1.shop.example", "A"), "127.0.0.1", 30, port)
         assert addresses_in(answer)
         nobody = psutil.Process(process.pid)
@@ -61,6 +92,7 @@ async def test_every_thread_leaves_root(tmp_path):
         (("--cookie-secret", "/nowhere/at/all"), "cookie secrets /nowhere/at/all: cannot be read"),
         (("--rrl-exempt", "10.0.0.1/8"), "--rrl-exempt: "),
         (("--nsid", "x" * 65), "--nsid is longer than 64 octets"),
+        (("--query-log", "/nowhere/at/all"), "cannot write the query log /nowhere/at/all: No such file or directory"),
         (("--geo", "/nowhere/at/all"), "geo database /nowhere/at/all: cannot be read"),
     ],
 )

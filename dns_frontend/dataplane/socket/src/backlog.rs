@@ -8,6 +8,10 @@ use crate::sys::Peer;
 
 /// Octets that may wait, of each thread: some hundred queries, which Python answers in some ten milliseconds.
 const WAITING_MAX_OCTETS: usize = 32 << 10;
+/// Samples for the log leave the rest of it to those who wait for an answer.
+const SAMPLES_MAX_OCTETS: usize = WAITING_MAX_OCTETS / 4;
+/// In the number of the socket: the message has been answered, and is for the log.
+const SAMPLED: u16 = 0x8000;
 
 /// What one thread has left to the reference.
 pub(crate) struct Backlog {
@@ -33,10 +37,19 @@ impl Backlog {
     /// local address or 0 (u8), scope (u32), interface (u32), address (16), local address (16), packet; little-endian,
     /// addresses big-endian.
     pub(crate) fn put(&self, socket: u16, peer: &Peer, packet: &[u8]) -> Put {
+        self.put_within(WAITING_MAX_OCTETS, socket, peer, packet)
+    }
+
+    /// Adds a message for the log: one that is answered all the same.
+    pub(crate) fn put_sample(&self, socket: u16, peer: &Peer, packet: &[u8]) -> Put {
+        self.put_within(SAMPLES_MAX_OCTETS, socket | SAMPLED, peer, packet)
+    }
+
+    fn put_within(&self, most: usize, socket: u16, peer: &Peer, packet: &[u8]) -> Put {
         // Only a panic while the lock is held poisons it, and there is nothing in here that panics.
         let Ok(mut waiting) = self.waiting.lock() else { return Put::Dropped };
         let first = waiting.is_empty();
-        if waiting.len() + 48 + packet.len() > WAITING_MAX_OCTETS {
+        if waiting.len() + 48 + packet.len() > most {
             return Put::Dropped;
         }
         let (version, address) = octets_of(peer.address);

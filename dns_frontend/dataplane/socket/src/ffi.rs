@@ -15,7 +15,7 @@ use crate::counters::{RCODES, STATS};
 use crate::plane::Plane;
 
 /// Grows with every change of these functions: Python refuses a library of another release.
-const ABI: u32 = 3;
+const ABI: u32 = 4;
 const SILENT: isize = -1;
 const ASK: isize = -2;
 /// Numbers that `gslb_dns_answer` gives beside the octets: rcode, truncated, steered, slot, locality, datacenter.
@@ -232,6 +232,16 @@ pub unsafe extern "C" fn gslb_dns_serve(plane: *const Plane, table: *const Table
         (&*plane, table)
     };
     plane.serve(table, renumbered != 0)
+}
+
+/// Gives about one message in `every` to the log from now on; 0: none.
+///
+/// # Safety
+/// See the rules above.
+#[no_mangle]
+pub unsafe extern "C" fn gslb_dns_sample(plane: *const Plane, every: u64) {
+    // SAFETY: the caller keeps the rules.
+    unsafe { &*plane }.sample(every);
 }
 
 /// Moves messages for the reference to `out`; how many octets.

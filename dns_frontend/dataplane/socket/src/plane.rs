@@ -34,6 +34,8 @@ struct Shared {
     served: Mutex<Option<Arc<Served>>>,
     generation: AtomicU64,
     stop: AtomicBool,
+    /// About one message in so many is given to the log; 0: none is.
+    sample: AtomicU64,
     threads: Vec<Thread>,
     wake: RawFd,
     begin: Instant,
@@ -72,6 +74,7 @@ impl Plane {
             served: Mutex::new(None),
             generation: AtomicU64::new(0),
             stop: AtomicBool::new(false),
+            sample: AtomicU64::new(0),
             threads: sockets.iter().map(thread).collect(),
             wake: event,
             begin: Instant::now(),
@@ -85,6 +88,7 @@ impl Plane {
                 batch: Batch::new(*wildcard),
                 served: None,
                 generation: 0,
+                sampler: Sampler { until: 1, state: 0x9e37_79b9_7f4a_7c15 ^ (number as u64 + 1) },
             };
             plane.handles.push(Builder::new().name(format!("dns-{number}")).spawn(move || worker.run())?);
         }
@@ -122,6 +126,11 @@ impl Plane {
     /// Frees tables and counters that nobody uses any more.
     fn tidy(&self) {
         lock(&self.retired).retain(|served| Arc::strong_count(served) > 1);
+    }
+
+    /// From now on gives about one message in `every` to the log; 0: none.
+    pub(crate) fn sample(&self, every: u64) {
+        self.shared.sample.store(every, Ordering::Relaxed);
     }
 
     /// Moves messages for the reference to `out`; how many octets.
@@ -192,6 +201,28 @@ struct Worker {
     batch: Batch,
     served: Option<Arc<Served>>,
     generation: u64,
+    sampler: Sampler,
+}
+
+/// Which messages are for the log: one in so many on average, without a rhythm.
+struct Sampler {
+    until: u64,
+    state: u64,
+}
+
+impl Sampler {
+    fn due(&mut self, every: u64) -> bool {
+        self.until = self.until.saturating_sub(1);
+        if self.until > 0 {
+            return false;
+        }
+        // Marsaglia's xorshift: chance enough to hit nobody's period.
+        self.state ^= self.state << 13;
+        self.state ^= self.state >> 7;
+        self.state ^= self.state << 17;
+        self.until = 1 + self.state % (2 * every - 1).max(1);
+        true
+    }
 }
 
 impl Worker {
@@ -233,12 +264,18 @@ impl Worker {
 
     fn answer_all(&mut self, thread: &Thread, received: usize) {
         let now = self.now();
+        let every = self.shared.sample.load(Ordering::Relaxed);
         for index in 0..received {
             let Some((packet, peer, out)) = self.batch.open(index) else { continue };
             if peer.port == 0 {
                 // It cannot be answered.
                 count(&thread.stats.ignored, 1);
                 continue;
+            }
+            if every > 0 && self.sampler.due(every) {
+                if let Put::First = thread.backlog.put_sample(self.number as u16, &peer, packet) {
+                    wake(self.shared.wake);
+                }
             }
             let table = self.served.as_ref().and_then(|served| served.table.as_ref());
             let outcome = match table {
