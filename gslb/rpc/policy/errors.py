@@ -11,8 +11,8 @@ by which the client finds out when it is well. One of which a hundredth fails is
 fail alike, all are charged alike and nothing moves. Without new errors the burden is forgotten within some half-lives.
 
 A refusal for want of room counts as REFUSAL of an error. In overload everybody refuses some, a little more or less by
-chance, and with whole errors that chance decided who gets the next requests: goodput at ten times the capacity was 90 %,
-and is 97 %; 95 % if they do not count at all, as whoever refuses has fewer requests in flight, and so is sent more.
+chance, and with whole errors that chance decided who gets the next requests: goodput at ten times the capacity was 90 %
+(+-2). With 0.3 of one it is 95 to 97 %, as good as if they did not count at all, and who refuses everything still gets little.
 """
 
 import math
