@@ -12,6 +12,7 @@ from dns_frontend.responder.resolve import Asker, Reply, resolve
 from dns_frontend.table.model import OwnedRRset
 from dns_frontend.table.serving import Serving, coordinates_of
 from dns_frontend.table.steering import SteeredService
+from dns_frontend.zone.dump import rdata_text
 from dns_frontend.zone.name import BadNameError, from_text, to_text
 from dns_frontend.zone.rtype import ADDRESS_TYPES, CLASS_IN, Rcode, RType, type_text
 from gslb.geo.cidr import Address
@@ -20,7 +21,6 @@ from gslb.model.errors import InvalidValueError, NotFoundError
 from gslb.model.plan import Plan, Shares
 
 OPERATOR: Final = "client areas"
-_NAMES = frozenset({int(RType.CNAME), int(RType.NS), int(RType.PTR), int(RType.DNAME)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,12 +143,11 @@ def _address(text: str) -> Address:
 
 
 def _record(owned: OwnedRRset, rdata: bytes) -> str:
-    """An address or a name as text; everything else in the form of RFC 3597."""
+    """An address, or the type and the data as a zone file has them."""
     rtype = owned.rrset.rtype
     if rtype in ADDRESS_TYPES:
         return str(ipaddress.ip_address(rdata))
-    value = to_text(rdata) if rtype in _NAMES else f"\\# {len(rdata)} {rdata.hex()}"
-    return f"{type_text(rtype)} {value}"
+    return f"{type_text(rtype)} {rdata_text(rtype, rdata)}"
 
 
 def _static_reason(reply: Reply) -> str:

@@ -49,7 +49,7 @@ _TEXT: Final = Field("file", Form.TEXT, "the path of a master file", required=Tr
 _FIELDS_OF: Final[Mapping[str, frozenset[str]]] = {
     "datacenter": frozenset({"region", "latitude", "longitude"}),
     "area": frozenset({"latitude", "longitude", "cidrs"}),
-    "service": frozenset({"dns_names", "ttl_s", "addresses_per_answer", *_OWN_FIELDS}),
+    "service": frozenset({"dns_names", "ttl_s", "addresses_per_answer", "alpn", *_OWN_FIELDS}),
 }
 Values = Mapping[str, object]
 

@@ -22,12 +22,13 @@ def main() -> None:
     rng = random.Random(3)  # noqa: S311  not a secret
     shares = {"na": {"us-east1": 0.5, "asia-east1": 0.5}, "eu": {"europe-west1": 1.0}}
     members = {**endpoints({"us-east1": 4, "europe-west1": 1}), **endpoints({"asia-east1": 2}, ipv6=True)}
-    view = view_of(service("www.shakespeare.example"), plan(shares), members)
+    served = service("www.shakespeare.example", alpn=("h3", "h2"))
+    view = view_of(served, plan(shares), members)
     guard = worlds.guard(rng, Clock(lambda: 1.8e9, lambda: 0)).guarding(bytes(16))
     serving = Serving().advance(catalog(), {view.name: view})
     first = compiled(serving, "", None, guard)
     (CORPUS / "table" / "world").write_bytes(first.octets)
-    changed = view_of(service("www.shakespeare.example"), plan(version=2), members)
+    changed = view_of(served, plan(version=2), members)
     patch = compiled(serving.advance(catalog(), {view.name: changed}), "", first, guard)
     (CORPUS / "table" / "patch").write_bytes(patch.octets)
     for number in range(40):

@@ -68,8 +68,5 @@ class AnswerCache:
         if entry is None:
             if len(self._entries) >= CACHED_ANSWERS_MAX:
                 self._entries.clear()
-            addresses = len(reply.answer[-1].rrset.rdatas) if reply.service and reply.answer else 1
-            tails: list[bytes | None] = [None] * addresses
-            entry = _Entry(tails, given, source)
-            self._entries[key] = entry
+            entry = self._entries[key] = _Entry([None] * reply.turns, given, source)
         entry.tails[int.from_bytes(packet[:2], "big") % len(entry.tails)] = answer[2:]

@@ -12,7 +12,7 @@ from dns_frontend.responder.locate import Located, Source, locate
 from dns_frontend.responder.message import Query
 from dns_frontend.table.model import Node, OwnedRRset
 from dns_frontend.table.serving import Serving
-from dns_frontend.table.steering import KEY_BITS, rotated
+from dns_frontend.table.steering import KEY_BITS
 from dns_frontend.zone.name import NAME_MAX_OCTETS, WILDCARD
 from dns_frontend.zone.records import RRset
 from dns_frontend.zone.rtype import ADDRESS_TYPES, CLASS_IN, META_TYPES, Rcode, RType
@@ -38,6 +38,8 @@ class Reply:
     locality: str = ""
     datacenter: str = ""
     panic: bool = False  # no endpoint is healthy, so others are given
+    demand: bool = False  # a question for addresses: others come along with such, and do not count
+    turns: int = 1  # different orders in which such an answer is given, by the query's ID
     zone: bytes = b""  # whose negative answer or failure it is
 
 
@@ -120,7 +122,7 @@ class _Walk:
         reply = self._reply
         reply.authoritative = True
         rtype = self._query.rtype
-        if node.service and rtype in ADDRESS_TYPES:
+        if rtype in node.planned:
             return self._steered(node)
         if (rrset := node.rrsets.get(rtype)) is not None:
             reply.answer.append(OwnedRRset(self._name, rrset))
@@ -136,7 +138,7 @@ class _Walk:
         return self._negative(node)
 
     def _steered(self, node: Node) -> bool:
-        """Addresses by the plan. Without any endpoint known there is no answer to give, and none to cache: SERVFAIL."""
+        """Records by the plan. Without any endpoint known there is no answer to give, and none to cache: SERVFAIL."""
         reply, query = self._reply, self._query
         service = self._serving.services.get(node.service)
         if service is None or not service.families:
@@ -146,14 +148,15 @@ class _Walk:
             return False
         client = self._client()
         reply.service, reply.locality = node.service, client.locality
-        steered = service.steer(query.rtype, client.locality, client.key)
+        reply.demand = query.rtype in ADDRESS_TYPES
+        steered = service.steer(query.rtype, client.locality, client.key, query.id)
         if steered is None:
             return self._negative(node)
         reply.datacenter = steered.datacenter
         reply.scope = client.scope_of(steered)
         reply.panic = service.panic(query.rtype)
-        rrset = RRset(query.rtype, service.ttl_s, rotated(steered.rdatas, query.id))
-        reply.answer.append(OwnedRRset(self._name, rrset))
+        reply.turns = steered.turns
+        reply.answer.append(OwnedRRset(self._name, RRset(query.rtype, service.ttl_s, steered.rdatas)))
         return False
 
     def _task(self, above: bytes, node: Node) -> bool:
@@ -190,10 +193,10 @@ class _Walk:
         self._seen.add(self._key)
         self._name, self._key = target, target.lower()
         edns = self._query.edns
-        if edns is None or edns.subnet is None or self._query.rtype not in ADDRESS_TYPES:
+        if edns is None or edns.subnet is None:
             return True
         node = self._serving.table.nodes.get(self._key)
-        return node is None or not node.service
+        return node is None or self._query.rtype not in node.planned
 
     def _redirect(self, owner: bytes, dname: RRset) -> bool:
         """DNAME: the record, and a CNAME made from it for this name (RFC 6672 section 3)."""

@@ -185,7 +185,7 @@ class Responder:
             self._counters.truncated += 1
         else:
             self.last = Given(reply, shown)
-        if reply.service:
+        if reply.demand:
             self._counters.steered(reply.service, reply.locality, reply.datacenter)
 
     def _bad(self, packet: bytes, error: BadQueryError, source: Source, transport: Transport) -> bytes | None:

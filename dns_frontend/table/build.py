@@ -3,20 +3,38 @@
 Rules where the two meet:
 - a service's name belongs to the zone with the longest origin that covers it; without one, a zone of its own is made up
   around it (`synthetic_zone`), so that a service is reachable before anybody wrote a zone;
-- at a service's name the plan gives A and AAAA; static records of other types stay, static addresses and CNAMEs do not;
+- at a service's name the plan gives A and AAAA, and HTTPS where the service has such records; static records of other
+  types stay, those of these and CNAMEs do not;
 - a service's name that a delegation or DNAME hides, or that another service has, is not served; `problems` says so.
 """
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Final, NamedTuple
 
 from dns_frontend.table.bns import BNS_LABEL
-from dns_frontend.table.extras import extras_of
+from dns_frontend.table.extras import Planned, extras_of
 from dns_frontend.table.model import Node, OwnedRRset, Table, Zone
 from dns_frontend.zone.lint import hidden_by, is_cut
 from dns_frontend.zone.name import BadNameError, from_text, is_under, parent_of, to_text
 from dns_frontend.zone.records import RRset, RRsets, ZoneData, synthetic_zone
 from dns_frontend.zone.rtype import ADDRESS_TYPES, RType
+
+_WITH_HTTPS: Final = ADDRESS_TYPES | {int(RType.HTTPS)}
+
+
+class Named(NamedTuple):
+    """A service's DNS names, and whether its plan gives HTTPS records for them beside addresses."""
+
+    names: tuple[str, ...]
+    https: bool = False
+
+
+class _Steered(NamedTuple):
+    """Whose name it is, and the types that the service's plan answers."""
+
+    service: str
+    planned: frozenset[int]
 
 
 @dataclass(slots=True)
@@ -29,45 +47,45 @@ class _Draft:
     problems: list[str] = field(default_factory=list)
 
 
-def build_table(
-    zones: Iterable[ZoneData], dns_names: Mapping[str, Iterable[str]], bns_origins: Collection[bytes] = ()
-) -> Table:
-    """The table of these zones and of `dns_names` (service -> its names). Equal input gives an equal table.
+def build_table(zones: Iterable[ZoneData], services: Mapping[str, Named], bns_origins: Collection[bytes] = ()) -> Table:
+    """The table of these zones and of the services' names. Equal input gives an equal table.
 
     Below each of `bns_origins` tasks have names.
     """
     draft = _Draft()
-    steered = _steered_names(dns_names, draft.problems)
+    steered = _steered_names(services, draft.problems)
     by_origin = {zone.origin: zone for zone in zones}
     made_up = _uncovered(steered, by_origin)
     everything = {**by_origin, **{origin: synthetic_zone(origin) for origin in made_up}}
     # Shorter origins first: a child zone comes after its parent and takes its names over.
+    planned = {name: found.planned for name, found in steered.items()}
     alive = {*bns_origins, *(_zone_of(name, everything) for name in steered)}
     for origin in sorted(everything, key=len):
         data = everything[origin]
         static = None if origin in alive else data
         zone = Zone(origin, data.soa, data.negative_soa, origin in made_up, static)
-        _add_zone(draft, zone, data, everything, steered)
+        _add_zone(draft, zone, data, everything, planned)
     for origin in everything:
         _add_parent(draft, origin, everything)
     for origin in bns_origins:
         _add_bns(draft, origin)
-    for name, service in steered.items():
-        _add_service(draft, name, service)
+    for name, found in steered.items():
+        _add_service(draft, name, found)
     return Table(draft.nodes, draft.parents, draft.zones, tuple(draft.problems))
 
 
-def _steered_names(dns_names: Mapping[str, Iterable[str]], problems: list[str]) -> dict[bytes, str]:
-    """Name -> service; the first service by name has a name that two claim."""
-    steered: dict[bytes, str] = {}
-    for service in sorted(dns_names):
-        for text in dns_names[service]:
+def _steered_names(services: Mapping[str, Named], problems: list[str]) -> dict[bytes, _Steered]:
+    """By name; the first service by name has a name that two claim."""
+    steered: dict[bytes, _Steered] = {}
+    for service in sorted(services):
+        planned = _WITH_HTTPS if services[service].https else ADDRESS_TYPES
+        for text in services[service].names:
             try:
                 name = from_text(text).lower()
             except BadNameError as error:
                 problems.append(f"service {service!r}: DNS name {error}")
                 continue
-            owner = steered.setdefault(name, service)
+            owner = steered.setdefault(name, _Steered(service, planned)).service
             if owner != service:
                 problems.append(
                     f"service {service!r}: DNS name {text!r} is {owner!r}'s already; take it from one of them"
@@ -92,7 +110,7 @@ def _zone_of(name: bytes | None, origins: Mapping[bytes, object] | set[bytes]) -
 
 
 def _add_zone(
-    draft: _Draft, zone: Zone, data: ZoneData, everything: Mapping[bytes, ZoneData], steered: Collection[bytes]
+    draft: _Draft, zone: Zone, data: ZoneData, everything: Mapping[bytes, ZoneData], planned: Planned
 ) -> None:
     draft.zones[data.origin] = zone
     for name in sorted(data.nodes, key=len):
@@ -107,7 +125,7 @@ def _add_zone(
                 )
             continue
         cut = is_cut(name, data)
-        extras = {} if cut else extras_of(name, rrsets, data, steered)
+        extras = {} if cut else extras_of(name, rrsets, data, planned)
         node = Node(zone, rrsets, cut=cut, glue=_glue(rrsets, data) if cut else (), extras=extras)
         _put(draft, name, node)
 
@@ -145,7 +163,8 @@ def _put(draft: _Draft, name: bytes, node: Node) -> None:
         draft.nodes[at] = Node(node.zone)
 
 
-def _add_service(draft: _Draft, name: bytes, service: str) -> None:
+def _add_service(draft: _Draft, name: bytes, steered: _Steered) -> None:
+    service = steered.service
     origin = _zone_of(name, draft.zones)
     if origin is None:
         raise AssertionError("every service's name is covered by a zone, if need be by one made up for it")
@@ -160,7 +179,7 @@ def _add_service(draft: _Draft, name: bytes, service: str) -> None:
         draft.problems.append(f"service {service!r}: DNS name {to_text(name)} is delegated away; remove its NS records")
         return
     rrsets: dict[int, RRset] = dict(known.rrsets) if known else {}
-    shadowed = [key for key in rrsets if key in {*ADDRESS_TYPES, RType.CNAME}]
+    shadowed = [key for key in rrsets if key in steered.planned or key == RType.CNAME]
     if shadowed:
         kinds = ", ".join(RType(key).name for key in sorted(shadowed))
         draft.problems.append(
@@ -168,7 +187,8 @@ def _add_service(draft: _Draft, name: bytes, service: str) -> None:
         )
     for key in shadowed:
         del rrsets[key]
-    _put(draft, name, Node(draft.zones[origin], rrsets, service, extras=known.extras if known else {}))
+    extras = {key: found for key, found in known.extras.items() if key in rrsets} if known else {}
+    _put(draft, name, Node(draft.zones[origin], rrsets, service, steered.planned, extras=extras))
 
 
 def _add_bns(draft: _Draft, origin: bytes) -> None:

@@ -37,7 +37,8 @@ class Node:
 
     zone: Zone
     rrsets: RRsets = field(default_factory=dict)
-    service: str = ""  # A and AAAA come from this service's plan
+    service: str = ""  # whose plan gives the records of the types `planned`
+    planned: frozenset[int] = frozenset()
     bns: bool = False  # tasks have names below: see dns_frontend.table.bns
     cut: bool = False  # a delegation: the records are NS, DS and nothing else to speak of
     glue: tuple[OwnedRRset, ...] = ()  # addresses of the delegation's servers, as far as they are in the zone

@@ -20,14 +20,14 @@ from gslb.model.plan import Shares
 from gslb.steer.choice import salt_of
 
 MAGIC: Final = b"GSLBDNST"
-VERSION: Final = 2
+VERSION: Final = 3
 WHOLE, PATCH = 0, 1
 _NONE: Final = 0xFFFF_FFFF
 
 # Sections
 _LAYOUT, _MAP, _NAMES, _SERVICE, _GUARD = 1, 2, 3, 4, 5
-# Flags of a name: what the reference is asked for
-_ASK, _ASK_BELOW, _ASK_DS, _ALIAS, _DATA = 1, 2, 4, 8, 16
+# Flags of a name: what the reference is asked for, and what is there
+_ASK, _ASK_BELOW, _ASK_DS, _ALIAS, _DATA, _HTTPS = 1, 2, 4, 8, 16, 32
 # Kinds of RRsets
 _LEFT, _RECORDS = 0, 1
 _SPLIT: Final = 1
@@ -150,6 +150,8 @@ def _flags(name: bytes, node: Node, *, ask_ds: bool) -> int:
         flags |= _ALIAS
     if node.rrsets or node.service:
         flags |= _DATA
+    if RType.HTTPS in node.planned:
+        flags |= _HTTPS
     return flags
 
 
@@ -169,9 +171,12 @@ def gone_section(slot: int) -> bytes:
 
 
 def service_section(slot: int, service: SteeredService, layout: Layout) -> bytes:
-    """Slot, TTL, addresses per answer, name; then the family of A and that of AAAA."""
+    """Slot, TTL, addresses per answer, name, what an HTTPS record says before its hints (nothing: there is none); then
+    the family of A and that of AAAA.
+    """
     name = service.view.name.encode()
     parts = [_SERVICE_HEAD.pack(slot, 1, service.ttl_s, service.addresses_per_answer, len(name)), name]
+    parts += (_U16.pack(len(service.https)), service.https)
     parts += (_family(service, int(rtype), layout) for rtype in (RType.A, RType.AAAA))
     return _section(_SERVICE, b"".join(parts))
 

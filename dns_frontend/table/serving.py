@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from dns_frontend.table.bns import BnsIndex
-from dns_frontend.table.build import build_table
+from dns_frontend.table.build import Named, build_table
 from dns_frontend.table.model import Table
 from dns_frontend.table.steering import SteeredService, prepare
 from dns_frontend.zone.master import BadZoneError, parse_zone
@@ -41,7 +41,7 @@ class Serving:
     cidrs: CidrMap = field(default_factory=CidrMap)
     catalog: Catalog = field(default_factory=Catalog)
     zones: Mapping[str, KeptZone] = field(default_factory=dict)  # by name in the catalog
-    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # DNS names by service
+    names: Mapping[str, Named] = field(default_factory=dict)  # in DNS, by service
     local: Mapping[bytes, ZoneData] = field(default_factory=dict)  # zones of this machine's own files, by origin
     geo: GeoDatabase | None = None  # where clients are that no area has
     base: Mapping[int, Base] = field(default_factory=dict)  # the localities that it makes of the datacenters
@@ -67,7 +67,8 @@ class Serving:
         """
         local = self.local if local is None else local
         zones = _zones(self.zones, catalog.zones, local)
-        names = {name: view.service.dns_names for name, view in services.items() if view.service}
+        configured = ((name, view.service) for name, view in services.items() if view.service)
+        names = {name: Named(service.dns_names, bool(service.alpn)) for name, service in configured}
         data = [*local.values(), *_data(zones)]
         same_table = self.ready and names == self.names and data == [*self.local.values(), *_data(self.zones)]
         geo = geo or self.geo

@@ -1,4 +1,4 @@
-"""A service and a client to addresses, through the same `gslb.steer` as every other reader. PURE.
+"""A service and a client to records, through the same `gslb.steer` as every other reader. PURE.
 
 Each address family is steered by itself, over the datacenters that serve in that family: with both families everywhere
 the choice is the same for A and AAAA (one key, one set of shares), and a datacenter without IPv6 never makes AAAA empty
@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from dns_frontend.table.bns import Job, jobs_of
+from dns_frontend.table.https import https_head, https_rdata
 from dns_frontend.zone.rtype import RType
 from gslb.model import limits
 from gslb.model.endpoint import ServiceEndpoint
@@ -31,12 +32,13 @@ _ADDRESS_BITS: Final[Mapping[int, int]] = {4: 32, 6: 128}
 
 
 class Steered(NamedTuple):
-    """The addresses for one client, in rdata form, and what they depend on."""
+    """The records for one client, in rdata form, and what they depend on."""
 
     datacenter: str
     rdatas: tuple[bytes, ...]
     by_locality: bool
     by_key: bool
+    turns: int  # different orders in which the same addresses are given
 
 
 class _Row(NamedTuple):
@@ -62,13 +64,16 @@ class SteeredService:
     ttl_s: int
     addresses_per_answer: int
     families: Mapping[int, _Family]  # by record type; absent: no endpoint has such an address
+    https: bytes = b""  # what its HTTPS record says before the hints; empty: its names have none
     jobs: Mapping[bytes, Job] = field(default_factory=dict)  # for names of tasks, when those are served
 
-    def steer(self, rtype: int, locality: str, key: bytes) -> Steered | None:
-        """The addresses of type `rtype` for a client; None when no endpoint of the service has one.
+    def steer(self, rtype: int, locality: str, key: bytes, turn: int = 0) -> Steered | None:
+        """The records of type A, AAAA or HTTPS for a client; None when no endpoint of the service has such an address.
 
-        `key` is the client's prefix, see `client_key`.
+        `key` is the client's prefix, see `client_key`. `turn` decides which address comes first.
         """
+        if rtype == RType.HTTPS:
+            return self._https(locality, key, turn)
         family = self.families.get(rtype)
         if family is None:
             return None
@@ -80,7 +85,26 @@ class SteeredService:
         excess = len(rdatas) > self.addresses_per_answer
         if excess:
             rdatas = _window(rdatas, self.addresses_per_answer, mixed)
-        return Steered(datacenter, rdatas, by_locality=len(family.rdatas) > 1, by_key=split or excess)
+        return Steered(
+            datacenter, rotated(rdatas, turn), len(family.rdatas) > 1, by_key=split or excess, turns=len(rdatas)
+        )
+
+    def _https(self, locality: str, key: bytes, turn: int) -> Steered | None:
+        """One record with the addresses of both families as hints, the datacenter that of the first."""
+        found = {rtype: steered for rtype in self.families if (steered := self.steer(rtype, locality, key)) is not None}
+        if not self.https or not found:
+            return None
+        turns = max(steered.turns for steered in found.values())
+        hints = (
+            rotated(found[rtype].rdatas, turn % turns) if rtype in found else () for rtype in (RType.A, RType.AAAA)
+        )
+        return Steered(
+            next(iter(found.values())).datacenter,
+            (https_rdata(self.https, *hints),),
+            by_locality=any(steered.by_locality for steered in found.values()),
+            by_key=any(steered.by_key for steered in found.values()),
+            turns=turns,
+        )
 
     def _row(self, family: _Family, locality: str) -> _Row:
         shares = live_shares(family.view, locality, self.catalog)
@@ -96,12 +120,17 @@ class SteeredService:
         return shares_for(self.view, locality, self.catalog)
 
     def usable_shares(self, rtype: int, locality: str) -> Shares:
-        """What is left of `planned_shares` over datacenters that serve in this family; empty without any."""
-        family = self.families.get(rtype)
+        """What is left of `planned_shares` over datacenters that serve in this family; empty without any.
+
+        For HTTPS: in the family that its datacenter is chosen by.
+        """
+        family = self.families.get(rtype) if rtype != RType.HTTPS else next(iter(self.families.values()), None)
         return live_shares(family.view, locality, self.catalog) if family else {}
 
     def panic(self, rtype: int) -> bool:
-        """Whether no endpoint of this family is healthy, so that others are given."""
+        """Whether no endpoint of this family (HTTPS: of one of both) is healthy, so that others are given."""
+        if rtype == RType.HTTPS:
+            return any(family.view.panic for family in self.families.values())
         family = self.families.get(rtype)
         return family is not None and family.view.panic
 
@@ -118,6 +147,7 @@ def prepare(view: ServiceView, catalog: Catalog, *, with_bns: bool = False) -> S
         service.ttl_s if service else limits.TTL_DEFAULT_S,
         service.addresses_per_answer if service else limits.ADDRESSES_PER_ANSWER_DEFAULT,
         families,
+        https_head(service.alpn, {one.port for one in view.endpoints.values()}) if service and service.alpn else b"",
         jobs_of(view) if with_bns else {},
     )
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import dns.exception
 import dns.rdata
 import dns.rdataclass
 import dns.rdatatype
@@ -27,5 +28,12 @@ def _lines(data: ZoneData) -> Iterator[str]:
 def _records(owner: bytes, rrset: RRset) -> Iterator[str]:
     rtype = dns.rdatatype.RdataType(rrset.rtype)
     for wire in rrset.rdatas:
-        rdata = dns.rdata.from_wire(dns.rdataclass.IN, rtype, wire, 0, len(wire))
-        yield f"{to_text(owner)} {rrset.ttl_s} IN {dns.rdatatype.to_text(rtype)} {rdata.to_text()}"
+        yield f"{to_text(owner)} {rrset.ttl_s} IN {dns.rdatatype.to_text(rtype)} {rdata_text(rrset.rtype, wire)}"
+
+
+def rdata_text(rtype: int, rdata: bytes) -> str:
+    """The data of a record as master files have it; in the form of RFC 3597 what is not as its type wants it."""
+    try:
+        return dns.rdata.from_wire(dns.rdataclass.IN, dns.rdatatype.RdataType(rtype), rdata, 0, len(rdata)).to_text()
+    except dns.exception.DNSException:
+        return f"\\# {len(rdata)} {rdata.hex()}"

@@ -134,6 +134,7 @@ def _service(meta: Meta, read: _Reader) -> Service:
         objective=Objective(read.text("objective")),
         latency_critical=read.flag("latency_critical"),
         quotas=tuple(_quota(quota) for quota in read.mappings("quotas", schema.QUOTA)),
+        alpn=read.texts("alpn"),
     )
 
 
@@ -240,4 +241,5 @@ def _service_values(service: Service) -> dict[str, object]:
         "quotas": [
             {"caller": quota.caller, "rps": quota.rps, "cpu_cores": quota.cpu_cores} for quota in service.quotas
         ],
+        "alpn": list(service.alpn),
     }

@@ -15,6 +15,7 @@ from gslb.model.quota import ANYBODY
 
 _DNS_LABEL = r"(?!-)[a-z0-9_-]{1,63}(?<!-)"
 _HOST_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_ALPN = re.compile(rf"[A-Za-z0-9][A-Za-z0-9./_-]{{0,{limits.ALPN_MAX_CHARS - 1}}}")
 _MACHINE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 DNS_NAME_MAX_CHARS = 253  # RFC 1035 section 2.3.4, without the final dot
 
@@ -67,6 +68,12 @@ def _dns_name(text: str) -> str | None:
     if len(text) > DNS_NAME_MAX_CHARS or len(labels) < 2 or not all(_HOST_LABEL.fullmatch(label) for label in labels):
         return f"{shown(text)} is not a DNS name: write labels of a-z, 0-9 and '-' joined by dots, as www.example.com"
     return None
+
+
+def _alpn(text: str) -> str | None:
+    if _ALPN.fullmatch(text):
+        return None
+    return f"{shown(text)} is not a protocol's ALPN name: write h2, h3, http/1.1 or another of IANA's list"
 
 
 def _zone_name(text: str) -> str | None:
@@ -131,6 +138,7 @@ LABEL = Grammar("a DNS label", _label, f"^{_LABEL_PATTERN}$")
 OPTIONAL_LABEL = Grammar("a DNS label, or nothing", _optional_label, f"^({_LABEL_PATTERN})?$")
 CALLER = Grammar("a DNS label, or `*`", _caller, rf"^({_LABEL_PATTERN}|\*)$")
 DNS_NAME = Grammar("a DNS name", _dns_name, rf"^{_LABEL_PATTERN}(\.{_LABEL_PATTERN})+$")
+ALPN = Grammar("a protocol's ALPN name", _alpn, rf"^{_ALPN.pattern}$")
 ZONE_NAME = Grammar("the origin of a zone", _zone_name, rf"^{_DNS_LABEL}(\.{_DNS_LABEL})*$")
 JOB = Grammar("a BNS job", _by_name(parse_job), f"^/bns/{_LABEL_PATTERN}/{_LABEL_PATTERN}/{_LABEL_PATTERN}$")
 CIDR = Grammar("a network in CIDR notation", _cidr)

@@ -114,6 +114,7 @@ class Service:
     objective: Objective = Objective.LATENCY
     latency_critical: bool = False  # channels that name no policy choose tasks by prequal
     quotas: tuple[Quota, ...] = ()  # of clients that have one
+    alpn: tuple[str, ...] = ()  # what its endpoints speak over TLS; given: its DNS names get HTTPS records (RFC 9460)
 
     @property
     def name(self) -> str:

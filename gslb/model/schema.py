@@ -240,6 +240,15 @@ SERVICE = (
         maximum=limits.QUOTAS_PER_SERVICE_MAX,
         items=Field("quota", Form.OBJECT, "a client with its quota", fields=QUOTA),
     ),
+    Field(
+        "alpn",
+        Form.LIST,
+        "what its endpoints speak over TLS; given: its DNS names get HTTPS records (RFC 9460)",
+        default=(),
+        minimum=0,
+        maximum=limits.ALPN_PER_SERVICE_MAX,
+        items=Field("protocol", Form.TEXT, "a protocol's ALPN name", grammar=grammar.ALPN),
+    ),
 )
 
 DRAIN = (

@@ -86,6 +86,11 @@ def _check_service(service: Service) -> Iterator[FieldProblem]:
         jobs.setdefault(backend.job, index)
         datacenters.setdefault(backend.datacenter, index)
     yield from _check_unique(service.dns_names, "spec.dns_names")
+    yield from _check_unique(service.alpn, "spec.alpn")
+    if service.alpn and not service.dns_names:
+        yield FieldProblem(
+            "spec.alpn", "is for HTTPS records of spec.dns_names, and there are none: add one or leave it out"
+        )
     yield from _check_failover(service, datacenters)
     yield from _check_objective(service)
     yield from _check_quotas(service)

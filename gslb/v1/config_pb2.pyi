@@ -342,6 +342,7 @@ class Service(google.protobuf.message.Message):
     OBJECTIVE_FIELD_NUMBER: builtins.int
     LATENCY_CRITICAL_FIELD_NUMBER: builtins.int
     QUOTAS_FIELD_NUMBER: builtins.int
+    ALPN_FIELD_NUMBER: builtins.int
     source: Global___DemandSource.ValueType
     max_utilization: builtins.float
     """the plan turns steep here; 0..1"""
@@ -365,6 +366,10 @@ class Service(google.protobuf.message.Message):
     def quotas(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Quota]:
         """of clients that have one"""
 
+    @property
+    def alpn(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """what its endpoints speak over TLS; given: its DNS names get HTTPS records (RFC 9460)"""
+
     def __init__(
         self,
         *,
@@ -380,8 +385,9 @@ class Service(google.protobuf.message.Message):
         objective: Global___Objective.ValueType = ...,
         latency_critical: builtins.bool = ...,
         quotas: collections.abc.Iterable[Global___Quota] | None = ...,
+        alpn: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["addresses_per_answer", b"addresses_per_answer", "backends", b"backends", "dns_names", b"dns_names", "failover", b"failover", "latency_critical", b"latency_critical", "max_utilization", b"max_utilization", "objective", b"objective", "policy", b"policy", "port_name", b"port_name", "quotas", b"quotas", "source", b"source", "ttl_s", b"ttl_s"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["addresses_per_answer", b"addresses_per_answer", "alpn", b"alpn", "backends", b"backends", "dns_names", b"dns_names", "failover", b"failover", "latency_critical", b"latency_critical", "max_utilization", b"max_utilization", "objective", b"objective", "policy", b"policy", "port_name", b"port_name", "quotas", b"quotas", "source", b"source", "ttl_s", b"ttl_s"]) -> None: ...
 
 Global___Service: typing_extensions.TypeAlias = Service
 

@@ -139,6 +139,7 @@ def encode_service(service: Service) -> config_pb2.Service:
         quotas=[
             config_pb2.Quota(caller=quota.caller, rps=quota.rps, cpu_cores=quota.cpu_cores) for quota in service.quotas
         ],
+        alpn=service.alpn,
     )
 
 
@@ -158,6 +159,7 @@ def _service_values(service: config_pb2.Service) -> dict[str, object]:
             "quotas": [
                 {"caller": quota.caller, "rps": quota.rps, "cpu_cores": quota.cpu_cores} for quota in service.quotas
             ],
+            "alpn": list(service.alpn),
         }
     )
     values["backends"] = [

@@ -33,8 +33,11 @@ services:
   geo:
     dns_names: [geo.rich.example]
     ttl_s: 300
-    addresses: {us-east1: [192.0.2.211], europe-west1: [192.0.2.221]}
+    alpn: [h3, h2]
+    addresses: {us-east1: [192.0.2.211, "2001:db8::211"], europe-west1: [192.0.2.221]}
 """
+# What each client's network gets for HTTPS: the addresses of its datacenter; only one of them has IPv6.
+HTTPS = '1 . alpn="h3,h2" ipv4hint={} ipv6hint=2001:db8::211'
 
 
 def need(program: str) -> str:
@@ -93,6 +96,9 @@ async def test_kdig(port):
     assert "192.0.2.221" in told
     assert "CLIENT-SUBNET: 198.51.100.9/32/24" in told
     assert "YXDOMAIN" in await dig(port, f"{'a' * 60}.{'b' * 60}.grow.moved.example", program="kdig")
+    told = await dig(port, "+subnet=198.51.100.9/32", "geo.rich.example", "HTTPS", program="kdig")
+    assert HTTPS.format("192.0.2.221") in told.replace("alpn=h3,h2", 'alpn="h3,h2"')  # an older kdig quotes nothing
+    assert "CLIENT-SUBNET: 198.51.100.9/32/24" in told
     whole = await dig(port, "moved.example", "AXFR", program="kdig")
     assert "www.new.moved.example." in whole
     assert whole.count("SOA") == 2
@@ -102,6 +108,9 @@ async def test_delv(port):
     for anchors in (["-i"], ["+noroot"]):
         said = await say("delv", "@127.0.0.1", "-p", str(port), *anchors, "alias2.rich.example", "A")
         assert "192.0.2.3" in said
+    assert "ipv6hint=2001:db8::211" in await say(
+        "delv", "@127.0.0.1", "-p", str(port), "-i", "geo.rich.example", "HTTPS"
+    )
 
 
 async def test_a_resolver(port, tmp_path):
@@ -145,9 +154,10 @@ async def test_a_resolver_that_tells_the_clients_subnet(port, tmp_path):
     with unbound(tmp_path, zones(), port) as resolver:
         for _ in range(2):  # the second time from the cache, which keeps an answer for each scope
             for client, address in (("203.0.113.7", "192.0.2.211"), ("198.51.100.7", "192.0.2.221")):
-                told = await dig(resolver, f"+subnet={client}/32", "geo.rich.example")
-                assert address in told
-                assert f"CLIENT-SUBNET: {client}/32/24" in told
+                for rtype, said in (("A", address), ("HTTPS", HTTPS.format(address))):
+                    told = await dig(resolver, f"+subnet={client}/32", "geo.rich.example", rtype)
+                    assert said in told
+                    assert f"CLIENT-SUBNET: {client}/32/24" in told
         plain = await dig(resolver, "+subnet=203.0.113.7/32", "mail.rich.example")
         assert "CLIENT-SUBNET: 203.0.113.7/32/0" in plain
 

@@ -32,7 +32,7 @@ def hard_world() -> bytes:
     shares = {"na": {"us-east1": 0.3, "asia-east1": 0.3, "europe-west1": 0.4}, "eu": {"europe-west1": 1.0}}
     members = {**endpoints({"us-east1": 250, "europe-west1": 100}), **endpoints({"asia-east1": 50}, ipv6=True)}
     plain = view_of(service("www.shakespeare.example"), plan(), endpoints({"us-east1": 2, "europe-west1": 2}))
-    split = service("split.shakespeare.example", name="split", addresses=32)
+    split = service("split.shakespeare.example", name="split", addresses=32, alpn=("h3", "h2"))
     deep = ".".join(["a"] * 100)
     text = worlds.ZONE_TEXT + f"{deep} A 127.0.0.9\n"
     text += "".join(f"mx MX {n} m{n % 7}.n{n}.elsewhere{n % 3}.test.\n" for n in range(30))

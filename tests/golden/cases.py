@@ -87,6 +87,12 @@ LIMITED = Service(
     (Backend("/bns/us-east1/search/index", 30.0),),
     quotas=(Quota("batch", rps=100.0), Quota("web", cpu_cores=2.5), Quota("*", rps=7.0)),
 )
+SECURE = Service(
+    _meta("www"),
+    (Backend("/bns/us-east1/shop/www", 30.0),),
+    dns_names=("www.shop.example",),
+    alpn=("h3", "h2"),
+)
 DRAIN = Drain(
     _meta("drain-us-east1"),
     DrainScope.DATACENTER,
@@ -235,6 +241,7 @@ CASES = (
     _resource("resource_area", AREA),
     _resource("resource_service", SERVICE),
     _resource("resource_service_quotas", LIMITED),
+    _resource("resource_service_alpn", SECURE),
     _resource("resource_drain", DRAIN),
     _resource("resource_zone_deleted", ZONE),
     Case(

@@ -99,9 +99,11 @@ def catalog(zones: Mapping[str, str] | None = None, areas: Mapping[str, Iterable
     )
 
 
-def service(*dns_names: str, name: str = "gfe", ttl_s: int = 30, addresses: int = 2) -> Service:
+def service(
+    *dns_names: str, name: str = "gfe", ttl_s: int = 30, addresses: int = 2, alpn: tuple[str, ...] = ()
+) -> Service:
     backends = tuple(Backend(f"/bns/{datacenter}/test/gfe", 100.0) for datacenter in DATACENTERS)
-    return Service(Meta(name), backends, dns_names=dns_names, ttl_s=ttl_s, addresses_per_answer=addresses)
+    return Service(Meta(name), backends, dns_names=dns_names, ttl_s=ttl_s, addresses_per_answer=addresses, alpn=alpn)
 
 
 def endpoints(

@@ -25,7 +25,8 @@ ZONES = {
     "shakespeare.example": ZONE_TEXT,
     "child.shakespeare.example": '$TTL 60\n@ IN SOA NS.child Host.Master 1 2 3 4 5\n@ NS ns\nns A 10.0.0.1\nx TXT "x"\n',
     "UPPER.example": "$TTL 9\n@ IN SOA Ns.Upper.Example. hostmaster.elsewhere.test. 7 7 7 7 99\n@ NS Ns\n"
-    "@ NS far.elsewhere.test.\n@ MX 5 a.b.c\n@ MX 7 b.c\n*.star MX 1 Mail.Upper.example.\np PTR q\nNs A 10.1.1.1\n",
+    "@ NS far.elsewhere.test.\n@ MX 5 a.b.c\n@ MX 7 b.c\n*.star MX 1 Mail.Upper.example.\np PTR q\nNs A 10.1.1.1\n"
+    "@ HTTPS 1 . alpn=h2 port=1\nq HTTPS 0 @\nNs HTTPS 1 Ns ipv4hint=10.1.1.1\n",
 }
 OWNERS = [
     "shakespeare.example", "ns1.shakespeare.example", "alias.shakespeare.example", "chain.shakespeare.example",
@@ -34,14 +35,15 @@ OWNERS = [
     "_sip._tcp.shakespeare.example", "odd.shakespeare.example", "sub.shakespeare.example", "a.sub.shakespeare.example",
     "ns.sub.shakespeare.example", "big.shakespeare.example", "huge.shakespeare.example", "nope.shakespeare.example",
     "child.shakespeare.example", "nope.child.shakespeare.example", "x.child.shakespeare.example", "upper.example",
-    "a.b.star.upper.example", "nope.upper.example", "p.upper.example", "elsewhere.test", "example", ".",
+    "a.b.star.upper.example", "nope.upper.example", "p.upper.example", "q.upper.example",
+    "ns.upper.example", "elsewhere.test", "example", ".",
 ]  # fmt: skip
 SERVED = [
     "www.shakespeare.example", "ent.shakespeare.example", "*.any.shakespeare.example", "lonely.test", "upper.example",
     "mail.shakespeare.example", "alias.shakespeare.example", "x.sub.shakespeare.example", "a.b.c.d.e.test", "*.test",
     "ns1.shakespeare.example",
 ]  # fmt: skip
-TYPES = [1, 1, 1, 28, 28, 2, 5, 6, 12, 15, 16, 33, 39, 41, 43, 65, 250, 251, 252, 255, 257, 65280, 0]
+TYPES = [1, 1, 1, 28, 28, 65, 65, 2, 5, 6, 12, 15, 16, 33, 39, 41, 43, 64, 250, 251, 252, 255, 257, 65280, 0]
 LOCALITIES = ["na", "eu", "asia"]
 HEALTHS = [*[HealthStatus.HEALTHY] * 6, HealthStatus.UNHEALTHY, HealthStatus.DRAINING, HealthStatus.UNKNOWN]
 
@@ -77,15 +79,19 @@ def shares(rng: random.Random) -> dict[str, float]:
 def steered(rng: random.Random, name: str, version: int = 1) -> ServiceView:
     """A service with a random plan, random endpoints of both families, and one to three names."""
     members: dict[str, ServiceEndpoint] = {}
+    ports = rng.choice([[80], [443], [8443], [443, 8443], [0]])
     for datacenter in DATACENTERS:
         for index in range(rng.choice([0, 1, 2, 3, 9, 60])):
             task = f"/bns/{datacenter}/test/{name}/{index}"
             address = str(ipaddress.ip_address(rng.getrandbits(32) if rng.random() < 0.7 else rng.getrandbits(128)))
-            members[task] = ServiceEndpoint(task, address, 80, rng.choice(HEALTHS))
+            members[task] = ServiceEndpoint(task, address, rng.choice(ports), rng.choice(HEALTHS))
     names = rng.sample(SERVED, rng.randint(1, 3))
     localities = [*LOCALITIES, *DATACENTERS]
     rows = {locality: shares(rng) for locality in rng.sample(localities, rng.randint(0, len(localities)))}
-    served = service(*names, name=name, ttl_s=rng.choice([1, 30, 3600]), addresses=rng.randint(1, 5))
+    alpn = rng.choice([(), ("h2",), ("h3", "h2", "http/1.1"), tuple(f"protocol-{index:020}" for index in range(8))])
+    served = service(
+        *names, name=name, ttl_s=rng.choice([1, 30, 3600]), addresses=rng.choice([1, 2, 3, 4, 5, 16]), alpn=alpn
+    )
     return view_of(served, plan(rows, name=name, version=version), members)
 
 

@@ -43,7 +43,7 @@ def hostile() -> list[bytes]:
     records = (deep[:253] + b"\x00\x00" + struct.pack("!HHIH", 1, 1, 0, 0)) * 3
     made = []
     for label in (b"", b"\x05split", b"\x02mx", b"\x03ptr", b"\x03big", b"\x04huge", b"\x04nope", b"\x01x\x04wild"):
-        for rtype in (1, 28, 12, 15, 16, 255):
+        for rtype in (1, 28, 12, 15, 16, 65, 255):
             name = label + suffix
             made += [question(name, rtype, everything), question(name, rtype, everything, records, 3)]
     for name in (deep, long, deep[2:], b"\x01b" + deep[2:], b"\x01A" * 127 + b"\x00", b"\x00"):

@@ -1,5 +1,6 @@
 """Hypothesis strategies of good model values."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
 
@@ -91,7 +92,8 @@ RESOURCES = st.one_of(
         st.integers(1, 16),
         st.just("") | LABELS,
         quotas=st.lists(QUOTAS, unique_by=lambda quota: quota.caller, max_size=4).map(tuple),
-    ),
+        alpn=st.lists(st.sampled_from(("h3", "h2", "http/1.1", "acme-tls/1")), unique=True).map(tuple),
+    ).map(lambda service: service if service.dns_names else replace(service, alpn=())),
     drains(),
     zones(),
 )

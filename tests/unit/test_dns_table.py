@@ -1,6 +1,6 @@
 """Where zones and services' names meet."""
 
-from dns_frontend.table.build import build_table
+from dns_frontend.table.build import Named, build_table
 from dns_frontend.table.serving import Serving
 from dns_frontend.zone.master import parse_zone
 from dns_frontend.zone.name import from_text
@@ -10,8 +10,9 @@ from tests.support.dns import ZONE_TEXT, catalog, service, view_of
 HEAD = "$TTL 300\n@ IN SOA ns1 host 7 3600 600 604800 60\n@ NS ns1\n"
 
 
-def table(names=None, **zones):
-    return build_table([parse_zone(origin.replace("_", "."), text) for origin, text in zones.items()], names or {})
+def table(names=None, *, https=(), **zones):
+    services = {service: Named(tuple(its), service in https) for service, its in (names or {}).items()}
+    return build_table([parse_zone(origin.replace("_", "."), text) for origin, text in zones.items()], services)
 
 
 def test_empty_non_terminals_exist_and_hidden_names_do_not():

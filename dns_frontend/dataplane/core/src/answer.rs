@@ -3,9 +3,10 @@
 use crate::edns::{Opt, COOKIE_OCTETS};
 use crate::geo::Client;
 use crate::guard::{Class, Guard, Now, Shown, Verdict};
-use crate::names::{Content, Found, NamedSet, Node, ALIAS, ASK, ASK_BELOW, ASK_DS, DATA, NONE};
-use crate::query::{self, rcode, Query, RD, TYPE_OPT};
-use crate::service::Steered;
+use crate::https::Hinted;
+use crate::names::{Content, Found, NamedSet, Node, ALIAS, ASK, ASK_BELOW, ASK_DS, DATA, HTTPS, NONE};
+use crate::query::{self, rcode, Query, RD, TYPE_HTTPS, TYPE_OPT};
+use crate::service::Ring;
 use crate::table::Table;
 use crate::writer::{Stop, Writer};
 use crate::Transport;
@@ -53,7 +54,7 @@ pub struct Answered {
     pub truncated: bool,
     /// Whether the rate limit would hold it back, were it not an error that is as small as anything.
     pub limited: bool,
-    /// Set when a plan gave the answer.
+    /// Set when a plan gave the answer to a question for addresses.
     pub steered: Option<SteeredTo>,
 }
 
@@ -96,7 +97,8 @@ struct Reply<'t> {
 enum Body<'t> {
     Nothing,
     Ready { wire: &'t [u8], count: u16 },
-    Steered(Steered<'t>),
+    Steered(Ring<'t>),
+    Hinted(Hinted<'t>),
     Records(&'t NamedSet),
     Negative { origin_octets: usize, soa: &'t NamedSet },
 }
@@ -292,7 +294,8 @@ fn data<'t>(table: &'t Table, node: &'t Node, query: &Query, source: Client) -> 
     if node.flags & ASK != 0 || (rtype == TYPE_DS && node.flags & ASK_DS != 0) {
         return None;
     }
-    if node.slot != NONE && (rtype == TYPE_A || rtype == TYPE_AAAA) {
+    let planned = rtype == TYPE_A || rtype == TYPE_AAAA || (rtype == TYPE_HTTPS && node.flags & HTTPS != 0);
+    if node.slot != NONE && planned {
         return steered(table, node, query, source);
     }
     match table.names.set(node, rtype) {
@@ -305,7 +308,7 @@ fn data<'t>(table: &'t Table, node: &'t Node, query: &Query, source: Client) -> 
     }
 }
 
-/// Addresses by the plan. Without any endpoint known there is no answer to give, and none to cache: SERVFAIL.
+/// Records by the plan. Without any endpoint known there is no answer to give, and none to cache: SERVFAIL.
 fn steered<'t>(table: &'t Table, node: &'t Node, query: &Query, source: Client) -> Option<Reply<'t>> {
     let Some(service) = table.service(node.slot).filter(|service| service.has_addresses()) else {
         let zone = table.names.zone(node)?.hash;
@@ -315,7 +318,12 @@ fn steered<'t>(table: &'t Table, node: &'t Node, query: &Query, source: Client) 
     let client = told.unwrap_or(source);
     let found = table.map.find(client);
     let to = SteeredTo { slot: node.slot, locality: found.locality, datacenter: NO_DATACENTER };
-    let Some(chosen) = service.steer(query.rtype, found.locality, client) else {
+    let chosen = if query.rtype == TYPE_HTTPS {
+        service.hinted(found.locality, client).map(|(choice, hinted)| (choice, Body::Hinted(hinted)))
+    } else {
+        service.steer(query.rtype, found.locality, client).map(|(choice, ring)| (choice, Body::Steered(ring)))
+    };
+    let Some((chosen, body)) = chosen else {
         return negative(table, node).map(|reply| Reply { steered: Some(to), ..reply });
     };
     let block = if chosen.by_locality { found.scope } else { 0 };
@@ -329,8 +337,7 @@ fn steered<'t>(table: &'t Table, node: &'t Node, query: &Query, source: Client) 
         (Some(_), false) => block,
     };
     let steered = Some(SteeredTo { datacenter: chosen.datacenter, ..to });
-    let panic = chosen.panic;
-    Some(Reply { scope, steered, panic, ..Reply::of(Body::Steered(chosen)) })
+    Some(Reply { scope, steered, panic: chosen.panic, ..Reply::of(body) })
 }
 
 /// The SOA that says how long the negative answer holds.
@@ -362,7 +369,8 @@ fn encode(query: &Query, reply: &Reply, limit: usize, opt: &[u8], out: &mut [u8]
     };
     match writer.finish(query.id, flags, [answers, authorities, u16::from(!opt.is_empty())]) {
         Some(length) => {
-            let steered = reply.steered;
+            // Questions for HTTPS come along with those for addresses, and are no demand of their own.
+            let steered = reply.steered.filter(|_| query.rtype != TYPE_HTTPS);
             Outcome::Answer(Answered { length, rcode: reply.rcode, truncated, limited: false, steered })
         }
         None => Outcome::Ask,
@@ -377,11 +385,15 @@ fn body(writer: &mut Writer, query: &Query, body: &Body) -> Result<[u16; 2], Sto
             writer.put(wire).ok_or(Stop::Full)?;
             Ok([*count, 0])
         }
-        Body::Steered(chosen) => {
-            for record in chosen.ring.rotated(query.id) {
+        Body::Steered(ring) => {
+            for record in ring.rotated(query.id) {
                 writer.put(record).ok_or(Stop::Full)?;
             }
-            Ok([chosen.ring.count as u16, 0])
+            Ok([ring.count as u16, 0])
+        }
+        Body::Hinted(hinted) => {
+            hinted.write(writer, query.id)?;
+            Ok([1, 0])
         }
         Body::Records(set) => {
             writer.named_set(query, query.name.len(), set)?;

@@ -11,6 +11,7 @@ mod blake2b;
 mod edns;
 mod geo;
 mod guard;
+mod https;
 mod names;
 mod query;
 mod reader;

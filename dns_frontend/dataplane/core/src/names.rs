@@ -16,16 +16,18 @@ pub(crate) const ASK_DS: u8 = 4;
 pub(crate) const ALIAS: u8 = 8;
 /// The name has data: ANY has an answer, by the reference.
 pub(crate) const DATA: u8 = 16;
+/// The service's plan gives HTTPS here, beside A and AAAA.
+pub(crate) const HTTPS: u8 = 32;
 
-const FLAGS_MAX: u8 = 31;
+const FLAGS_MAX: u8 = 63;
 const KIND_ASK: u8 = 0;
 const KIND_RECORDS: u8 = 1;
-const RECORD_OVERHEAD_OCTETS: usize = 12;
+pub(crate) const RECORD_OVERHEAD_OCTETS: usize = 12;
 
 /// One name.
 pub(crate) struct Node {
     pub(crate) zone: u32,
-    /// The service whose plan gives A and AAAA here; `NONE`.
+    /// The service whose plan gives addresses here; `NONE`.
     pub(crate) slot: u32,
     /// The node of `*` below this name; `NONE`.
     pub(crate) wildcard: u32,
@@ -441,10 +443,12 @@ fn ready(set: NamedSet) -> Content {
 
 /// One record of the question's name.
 pub(crate) fn push_record(wire: &mut Vec<u8>, rtype: u16, ttl: u32, data: &[u8]) {
-    wire.extend_from_slice(&[0xC0, 12]);
-    wire.extend_from_slice(&rtype.to_be_bytes());
-    wire.extend_from_slice(&[0, 1]);
-    wire.extend_from_slice(&ttl.to_be_bytes());
-    wire.extend_from_slice(&(data.len() as u16).to_be_bytes());
+    wire.extend_from_slice(&record_head(rtype, ttl, data.len() as u16));
     wire.extend_from_slice(data);
+}
+
+/// What stands before the data of a record of the question's name.
+pub(crate) fn record_head(rtype: u16, ttl: u32, octets: u16) -> [u8; RECORD_OVERHEAD_OCTETS] {
+    let ([a, b], [c, d, e, f], [g, h]) = (rtype.to_be_bytes(), ttl.to_be_bytes(), octets.to_be_bytes());
+    [0xC0, 12, a, b, 0, 1, c, d, e, f, g, h]
 }

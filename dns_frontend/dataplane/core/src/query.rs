@@ -16,6 +16,7 @@ const QUESTION_TAIL_OCTETS: usize = 4;
 const OPCODE_MASK: u16 = 0x7800;
 pub(crate) const RD: u16 = 0x0100;
 pub(crate) const TYPE_OPT: u16 = 41;
+pub(crate) const TYPE_HTTPS: u16 = 65;
 
 /// Response codes that the data plane gives by itself.
 pub(crate) mod rcode {

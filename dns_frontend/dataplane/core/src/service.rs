@@ -4,20 +4,25 @@
 
 use crate::blake2b::{digest64, PLAIN, WINDOW};
 use crate::geo::Client;
-use crate::names::push_record;
+use crate::https::Hinted;
+use crate::names::{push_record, RECORD_OVERHEAD_OCTETS};
 use crate::reader::{LoadError, Reader};
 
 const TYPE_A: u16 = 1;
 const TYPE_AAAA: u16 = 28;
 const KEY_MAX_OCTETS: usize = 512;
-const RECORD_OVERHEAD_OCTETS: usize = 12;
+/// What an HTTPS record may say before its hints.
+const HTTPS_HEAD_MAX_OCTETS: usize = 1024;
 const SPLIT: u8 = 1;
 /// Of a locality's row: there is nothing to choose.
 const SOLE: u16 = 0x8000;
 
 /// A service, ready to answer for.
 pub(crate) struct Service {
+    ttl: u32,
     per_answer: u32,
+    /// What an HTTPS record says before its hints; empty: there is none.
+    https: Box<[u8]>,
     /// What comes before a client's prefix in the key of its choice: the service's name and a zero.
     key_head: Box<[u8]>,
     a: Option<Family>,
@@ -57,13 +62,13 @@ struct Row {
     count: u16,
 }
 
-/// The records of an answer, as two parts of a datacenter's records, and what they depend on.
-pub(crate) struct Steered<'t> {
+/// Where a client is sent, and what that depends on.
+#[derive(Clone, Copy)]
+pub(crate) struct Choice {
     pub(crate) datacenter: u16,
     pub(crate) by_locality: bool,
     pub(crate) by_key: bool,
     pub(crate) panic: bool,
-    pub(crate) ring: Ring<'t>,
 }
 
 /// `count` neighbours on a ring of records, from `begin` on, of which the first to give is number `turn`.
@@ -88,6 +93,16 @@ impl<'t> Ring<'t> {
             self.wire.get(start..start + self.record_octets).unwrap_or(&[])
         })
     }
+
+    /// Their addresses alone.
+    pub(crate) fn addresses(&self, by: u16) -> impl Iterator<Item = &'t [u8]> + '_ {
+        self.rotated(by).map(|record| record.get(RECORD_OVERHEAD_OCTETS..).unwrap_or(&[]))
+    }
+
+    /// Octets of those.
+    pub(crate) fn octets(&self) -> usize {
+        self.count * self.record_octets.saturating_sub(RECORD_OVERHEAD_OCTETS)
+    }
 }
 
 impl Service {
@@ -101,9 +116,16 @@ impl Service {
         }
         let mut key_head = name.to_vec();
         key_head.push(0);
+        let length = usize::from(reader.u16()?);
+        if length > HTTPS_HEAD_MAX_OCTETS {
+            return Err(LoadError::new("a service's HTTPS record is too long"));
+        }
+        let https = Box::from(reader.take(length)?);
         let mut family = |rtype, octets| load_family(reader, rtype, octets, ttl, (layout_localities, datacenters));
         Ok(Service {
+            ttl,
             per_answer,
+            https,
             key_head: key_head.into_boxed_slice(),
             a: family(TYPE_A, 4)?,
             aaaa: family(TYPE_AAAA, 16)?,
@@ -115,8 +137,29 @@ impl Service {
         self.a.is_some() || self.aaaa.is_some()
     }
 
+    /// The HTTPS record for a client; None when there is none.
+    pub(crate) fn hinted(&self, locality: u16, client: Client) -> Option<(Choice, Hinted<'_>)> {
+        if self.https.is_empty() {
+            return None;
+        }
+        let ipv4 = self.steer(TYPE_A, locality, client);
+        let ipv6 = self.steer(TYPE_AAAA, locality, client);
+        let choice = match (&ipv4, &ipv6) {
+            (Some((one, _)), Some((other, _))) => Choice {
+                datacenter: one.datacenter,
+                by_locality: one.by_locality || other.by_locality,
+                by_key: one.by_key || other.by_key,
+                panic: one.panic || other.panic,
+            },
+            (Some((only, _)), None) | (None, Some((only, _))) => *only,
+            (None, None) => return None,
+        };
+        let ring = |found: Option<(Choice, _)>| found.map(|(_, ring)| ring);
+        Some((choice, Hinted { ttl: self.ttl, head: &self.https, ipv4: ring(ipv4), ipv6: ring(ipv6) }))
+    }
+
     /// The addresses of a type for a client; None when no endpoint of the service has one.
-    pub(crate) fn steer(&self, rtype: u16, locality: u16, client: Client) -> Option<Steered<'_>> {
+    pub(crate) fn steer(&self, rtype: u16, locality: u16, client: Client) -> Option<(Choice, Ring<'_>)> {
         let family = if rtype == TYPE_A { &self.a } else { &self.aaaa }.as_ref()?;
         let row = *family.row_of.get(usize::from(locality))?;
         let split = row & SOLE == 0;
@@ -138,19 +181,20 @@ impl Service {
         } else {
             0
         };
-        Some(Steered {
+        let choice = Choice {
             datacenter: datacenter.number,
             by_locality: family.datacenters.len() > 1,
             by_key: split || excess,
             panic: family.panic,
-            ring: Ring {
-                wire: family.wire.get(datacenter.start as usize..)?,
-                record_octets: RECORD_OVERHEAD_OCTETS + if rtype == TYPE_A { 4 } else { 16 },
-                size,
-                begin,
-                count: size.min(wanted),
-            },
-        })
+        };
+        let ring = Ring {
+            wire: family.wire.get(datacenter.start as usize..)?,
+            record_octets: RECORD_OVERHEAD_OCTETS + if rtype == TYPE_A { 4 } else { 16 },
+            size,
+            begin,
+            count: size.min(wanted),
+        };
+        Some((choice, ring))
     }
 }
 

@@ -13,7 +13,7 @@ use crate::reader::Reader;
 use crate::service::Service;
 
 const MAGIC: &[u8] = b"GSLBDNST";
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
 const FULL: u8 = 0;
 const PATCH: u8 = 1;
 const SECTION_LAYOUT: u8 = 1;
