@@ -10,6 +10,7 @@ from gslb.cli.session import Session, refusal_of, with_session
 from gslb.v1 import admin_pb2, dns_pb2, dns_pb2_grpc
 
 TIMEOUT_S = 5.0
+_TYPES = ("A", "AAAA", "CAA", "CNAME", "HTTPS", "MX", "NS", "SOA", "SRV", "SVCB", "TXT")
 CANDIDATES = (
     Column("datacenter", "datacenter"), Column("rtt ms", "rtt_ms"), Column("share", "share_percent"),
     Column("load", "load_rps"),
@@ -82,7 +83,11 @@ def _if_lost(candidate: admin_pb2.Candidate) -> str:
 @explain.command("dns")
 @click.argument("name")
 @click.option("--from", "client_ip", required=True, metavar="IP", help="The client's address.")
-@click.option("--type", "record_type", type=click.Choice(["A", "AAAA"]), default="A", show_default=True)
+@click.option(
+    "--type", "record_type", default="A", show_default=True, metavar="TYPE",
+    shell_complete=lambda _context, _parameter, begun: [one for one in _TYPES if one.startswith(begun.upper())],
+    help="A, AAAA, HTTPS, another type's name, or TYPE and its number.",
+)  # fmt: skip
 @click.option(
     "--frontend", envvar="GSLB_DNS", default="127.0.0.1:9053", show_default=True, show_envvar=True, metavar="HOST:PORT",
     help="The control port (--grpc) of the DNS frontend to ask.",
