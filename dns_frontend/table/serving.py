@@ -67,8 +67,7 @@ class Serving:
         """
         local = self.local if local is None else local
         zones = _zones(self.zones, catalog.zones, local)
-        configured = ((name, view.service) for name, view in services.items() if view.service)
-        names = {name: Named(service.dns_names, bool(service.alpn)) for name, service in configured}
+        names = self._names(services)
         data = [*local.values(), *_data(zones)]
         same_table = self.ready and names == self.names and data == [*self.local.values(), *_data(self.zones)]
         geo = geo or self.geo
@@ -90,6 +89,18 @@ class Serving:
             bns_origins=self.bns_origins,
             bns=self.bns.advance({name: service.jobs for name, service in prepared.items() if service.jobs}),
         )
+
+    def _names(self, services: Mapping[str, ServiceView]) -> dict[str, Named]:
+        """Of each service that has some; what is known of an unchanged one is kept, so that nothing is made anew."""
+        names: dict[str, Named] = {}
+        for name, view in services.items():
+            if view.service is None or not view.service.dns_names:
+                continue
+            old, known = self.services.get(name), self.names.get(name)
+            if known is None or old is None or old.view is not view:
+                known = Named(view.service.dns_names, bool(view.service.alpn))
+            names[name] = known
+        return names
 
     def _base(self, catalog: Catalog, geo: GeoDatabase | None) -> Mapping[int, Base]:
         """The same object as before when nothing changed that it comes from."""
