@@ -66,7 +66,7 @@ async def rows(size: Size) -> list[Row]:
 def _stock(there: Servers) -> tuple[str, Options]:
     """Target and options of the stock channel: what ours gives its connections, and gRPC's own round_robin."""
     targets = ",".join(endpoint.target for endpoint in there.endpoints.values())
-    return f"ipv4:{targets}", [*endpoint_options(None), ("grpc.service_config", _ROUND_ROBIN)]
+    return f"ipv4:{targets}", [*endpoint_options(None, ""), ("grpc.service_config", _ROUND_ROBIN)]
 
 
 async def _blocking(there: Servers, size: Size) -> list[Pair]:

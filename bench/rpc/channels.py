@@ -79,8 +79,8 @@ async def servers(stage: Stage, sizes: dict[str, int]) -> Servers:
 
 def sync_channel_to(there: Servers, **given: Unpack[ChannelOptions]) -> ServiceChannel:
     """A `gslb.rpc.channel` that holds their view."""
-    options = endpoint_options(None)
     settings = settings_of(SERVICE, {"locality": NEAR, "caller": "bench", **given})
+    options = endpoint_options(None, settings.caller)
     channel = ServiceChannel(settings, there.feed, lambda target: grpc.insecure_channel(target, options=options))
     channel.core.on_view(there.view(), Catalog())
     return channel
@@ -88,8 +88,8 @@ def sync_channel_to(there: Servers, **given: Unpack[ChannelOptions]) -> ServiceC
 
 def aio_channel_to(there: Servers, **given: Unpack[ChannelOptions]) -> AioServiceChannel:
     """A `gslb.rpc.aio_channel` that holds their view; in the loop that uses it."""
-    options = endpoint_options(None)
     settings = settings_of(SERVICE, {"locality": NEAR, "caller": "bench", **given})
+    options = endpoint_options(None, settings.caller)
     channel = AioServiceChannel(settings, there.feed, lambda target: grpc.aio.insecure_channel(target, options=options))
     channel.core.on_view(there.view(), Catalog())
     return channel

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from gslb.model import limits
 from gslb.model.criticality import Criticality
@@ -20,6 +20,7 @@ from gslb.rpc.policy.deadline import earliest, left_s
 TRACE_ID_KEY = "gslb-trace-id"
 CRITICALITY_KEY = "gslb-criticality"
 CALLER_KEY = "gslb-caller"  # the service that asks, as it says itself: quotas are by it
+AGENT_KEY = "user-agent"  # has CALLER_KEY/NAME in front where a channel says it for all of its calls
 ATTEMPT_KEY = "gslb-attempt"  # how many tasks were asked before, on retries; missing: none
 
 Metadatum = tuple[str, str | bytes]
@@ -160,42 +161,54 @@ def incoming(metadata: Iterable[Metadatum], time_remaining_s: float | None = Non
 
 
 class Outgoing(NamedTuple):
-    """What a call sends on."""
+    """What a call sends on. `trace_id` empty: the server gives the request one."""
 
     metadata: Metadata
     criticality: Criticality
     trace_id: str
 
+    def identified(self) -> "Outgoing":
+        """The same with a trace id, for a caller who has to know it."""
+        if self.trace_id:
+            return self
+        made = new_trace_id()
+        return Outgoing((*self.metadata, (TRACE_ID_KEY, made)), self.criticality, made)
 
-def outgoing(
-    metadata: Iterable[Metadatum] | None, chosen: Criticality | None, caller: str = "", fresh: str = ""
-) -> Outgoing:
+
+# What calls send that are made for no request and say nothing of their own.
+_PLAIN: Final = {
+    level: Outgoing(() if level is Criticality.CRITICAL else ((CRITICALITY_KEY, level.name),), level, "")
+    for level in Criticality
+}
+
+
+def outgoing(metadata: Iterable[Metadatum] | None, chosen: Criticality | None, fresh: str = "") -> Outgoing:
     """The metadata to send, and what it says. Criticality: the call's own, else the channel's, else the inherited one.
 
-    `caller`: the service that this process is; never that of the request being served. `fresh`: the trace id if none is
-    given or inherited; empty: a new one.
+    `fresh`: the trace id if none is given or inherited; empty: that of the active span, if spans are observed, else none.
     """
-    given = tuple(metadata) if metadata else ()
     request = _current.get()
+    if not (metadata or request or fresh or _spans):
+        return _PLAIN[Criticality.CRITICAL if chosen is None else chosen]
+    given = tuple(metadata) if metadata else ()
     level = (request.criticality if request else Criticality.CRITICAL) if chosen is None else chosen
     said = dict(given)
     trace_id = _text(said.get(TRACE_ID_KEY, ""))
     own: list[Metadatum] = []
     if not trace_id:
-        trace_id = request.trace_id if request else fresh or new_trace_id()
-        own.append((TRACE_ID_KEY, trace_id))
+        trace_id = request.trace_id if request else fresh or (new_trace_id() if _spans is not None else "")
+        if trace_id:
+            own.append((TRACE_ID_KEY, trace_id))
     if CRITICALITY_KEY in said:
         level = Criticality.__members__.get(_text(said[CRITICALITY_KEY]), level)
     elif level is not Criticality.CRITICAL:
         # What everybody takes a request for that says nothing need not be said.
         own.append((CRITICALITY_KEY, level.name))
-    if caller and CALLER_KEY not in said:
-        own.append((CALLER_KEY, caller))
     return Outgoing((*given, *own), level, trace_id)
 
 
-def deadline_of(timeout_s: float | None) -> float | None:
+def deadline_of(timeout_s: float | None, now_s: float) -> float | None:
     """When a call must have ended, on the monotonic clock: its own timeout, and never later than the request served."""
-    own_s = None if timeout_s is None else time.monotonic() + timeout_s
+    own_s = None if timeout_s is None else now_s + timeout_s
     request = _current.get()
-    return earliest(own_s, request.deadline_s if request else None)
+    return own_s if request is None else earliest(own_s, request.deadline_s)

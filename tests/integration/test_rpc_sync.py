@@ -302,7 +302,8 @@ class TestMetadata:
         stub = channel.unary_unary(UNARY)
         seen = stub(b"meta").decode()
         assert "gslb-criticality" not in seen  # CRITICAL is what a request is that says nothing
-        assert "gslb-trace-id" in seen
+        assert "gslb-trace-id" not in seen  # the server gives it one
+        assert "'user-agent', 'gslb-caller/tester grpc-" in seen
         with gslb.rpc.scope(trace_id="abc-1", criticality=Criticality.SHEDDABLE):
             seen = stub(b"meta", metadata=(("mine", "yes"),)).decode()
         assert "('gslb-trace-id', 'abc-1')" in seen

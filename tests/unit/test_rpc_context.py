@@ -1,6 +1,7 @@
 """What a request carries along, and what is made of bad metadata."""
 
 import threading
+import time
 
 import pytest
 
@@ -12,21 +13,25 @@ def test_outside_of_a_request() -> None:
     assert context.trace_id() == ""
     assert context.criticality() is Criticality.CRITICAL
     assert context.time_remaining_s() is None
-    metadata, level, _ = context.outgoing(None, None)
-    # Everybody takes a request for CRITICAL that says nothing.
-    assert "gslb-criticality" not in dict(metadata)
-    assert context.incoming(metadata).criticality is Criticality.CRITICAL
-    assert len(dict(metadata)["gslb-trace-id"]) == 32
-    assert level is Criticality.CRITICAL
-    assert context.outgoing(None, None)[0] != metadata
+    # Everybody takes a request for CRITICAL that says nothing, and gives one a trace id that has none.
+    assert context.outgoing(None, None) == ((), Criticality.CRITICAL, "")
+    request = context.incoming(())
+    assert request.criticality is Criticality.CRITICAL
+    assert len(request.trace_id) == 32
+    assert request.trace_id != context.incoming(()).trace_id
+    assert context.outgoing(None, Criticality.SHEDDABLE).metadata == (("gslb-criticality", "SHEDDABLE"),)
 
 
-def test_the_caller_is_who_this_process_is() -> None:
-    assert "gslb-caller" not in dict(context.outgoing(None, None)[0])
-    assert dict(context.outgoing(None, None, "web")[0])["gslb-caller"] == "web"
-    given = (("gslb-caller", "mail"),)
-    assert context.outgoing(given, None, "web")[0].count(given[0]) == 1
-    assert [value for key, value in context.outgoing(given, None, "web")[0] if key == "gslb-caller"] == ["mail"]
+def test_a_caller_who_has_to_know_the_trace_id_makes_one() -> None:
+    plain = context.outgoing((("a", "b"),), None)
+    assert plain.trace_id == ""
+    made = plain.identified()
+    assert len(made.trace_id) == 32
+    assert made.metadata == (("a", "b"), ("gslb-trace-id", made.trace_id))
+    assert made.identified() is made
+    assert plain.identified().trace_id != made.trace_id
+    with context.scope(trace_id="x-1"):
+        assert context.outgoing(None, None).identified().metadata == (("gslb-trace-id", "x-1"),)
 
 
 def test_scopes_nest_and_end() -> None:
@@ -68,11 +73,13 @@ def test_incoming_is_read_as_it_was_sent() -> None:
 
 
 def test_deadlines_only_shrink() -> None:
-    assert context.deadline_of(None) is None
+    now_s = time.monotonic()
+    assert context.deadline_of(None, now_s) is None
+    assert context.deadline_of(0.5, now_s) == now_s + 0.5
     with context.scope(timeout_s=1):
-        served = context.deadline_of(None)
-        assert context.deadline_of(100) == served
-        assert context.deadline_of(0.1) < served
+        served = context.deadline_of(None, now_s)
+        assert context.deadline_of(100, now_s) == served
+        assert context.deadline_of(0.1, now_s) == now_s + 0.1 < served
     with context.scope(timeout_s=-5):
         assert context.time_remaining_s() == 0
 

@@ -37,6 +37,20 @@ class TestCaller:
         assert declared((("gslb-caller", bad),)) == ""
         assert named(bad) == ""
 
+    def test_a_channel_says_it_in_its_user_agent_and_a_call_in_its_metadata(self) -> None:
+        agent = ("user-agent", "gslb-caller/web-2 mine/1 grpc-python/1.76.0 grpc-c/51.0.0 (linux; chttp2)")
+        assert caller_of(Context((agent,))) == "web-2"
+        assert caller_of(Context((agent, ("gslb-caller", "batch")))) == "batch"
+        assert caller_of(Context((agent, ("gslb-caller", "no name")))) == ""
+        assert declared((agent,)) == "", "over HTTP anybody's browser may say so"
+
+    @pytest.mark.parametrize(
+        "agent", ["", "gslb-caller", "gslb-caller/", "gslb-caller/Web", "x gslb-caller/web", "gslb-caller/" + "x" * 64,
+                  "gslb-caller/web-", "gslb-caller/a b/c/", "gslb-caller/web/1", "gslb-caller/web\n"],
+    )  # fmt: skip
+    def test_what_is_no_user_agent_of_ours_says_nothing(self, agent: str) -> None:
+        assert caller_of(Context((("user-agent", agent),))) == ("a" if agent.startswith("gslb-caller/a b") else "")
+
     def test_a_certificate_wins(self) -> None:
         said = (("gslb-caller", "web"),)
         assert caller_of(Context(said)) == "web"

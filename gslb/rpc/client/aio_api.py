@@ -22,7 +22,7 @@ def aio_channel(
     Raises ConfigurationError. Nothing is dialled before it is needed.
     """
     settings = settings_of(service, given)
-    merged = endpoint_options(given.get("options"))
+    merged = endpoint_options(given.get("options"), settings.caller)
     credentials = given.get("credentials")
 
     def dial(target: str) -> grpc.aio.Channel:

@@ -10,7 +10,7 @@ import logging
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from functools import partial
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
 import grpc
 import grpc.aio
@@ -43,18 +43,18 @@ class Start(Protocol):
     def __call__(self, link: AioLink, timeout_s: float | None) -> InnerCall: ...
 
 
-class _Finished(Generic[T]):
-    """Runs a coroutine that has nothing to wait for: gRPC's answers about a call that is over."""
+def _finished(coroutine: Coroutine[object, object, T]) -> T | None:
+    """Runs a coroutine that has nothing to wait for: gRPC's answers about a call that is over.
 
-    @staticmethod
-    def value(coroutine: Coroutine[object, object, T]) -> T | None:
-        """What it returns; None if it would wait after all."""
-        try:
-            coroutine.send(None)
-        except StopIteration as ended:
-            return cast(T, ended.value)
-        coroutine.close()
-        return None
+    None: it would wait after all.
+    """
+    try:
+        coroutine.send(None)
+    except StopIteration as ended:
+        value: T = ended.value
+        return value
+    coroutine.close()
+    return None
 
 
 class RoutedCall:
@@ -121,16 +121,16 @@ class RoutedCall:
         return self._inner is not inner
 
     def _decide(self, inner: InnerCall) -> None:
-        code = _Finished[grpc.StatusCode].value(inner.code())
+        code = _finished(inner.code())
 
         def trailers() -> grpc.aio.Metadata | None:
-            return _Finished[grpc.aio.Metadata].value(inner.trailing_metadata())
+            return _finished(inner.trailing_metadata())
 
         if code is grpc.StatusCode.OK:
             self._attempts.succeeded(trailers)
             self._end()
             return
-        details = _Finished[str].value(inner.details()) or ""
+        details = _finished(inner.details()) or ""
         kept = self._replay.hold() if self._replay is not None else True
         repeatable = kept and not self._delivered and not self._cancelled
         link = self._attempts.failed(code or grpc.StatusCode.UNKNOWN, details, repeatable=repeatable, trailers=trailers)
@@ -166,7 +166,7 @@ class RoutedCall:
         """How it ended, once it is over."""
         if self._error is not None:
             return self._error.code()
-        return None if self._inner is None else _Finished[grpc.StatusCode].value(self._inner.code())
+        return None if self._inner is None else _finished(self._inner.code())
 
     async def _present(self) -> InnerCall:
         """The attempt under way, once there is one. Raises what the call ended with before any."""
@@ -297,12 +297,13 @@ def wake(loop: asyncio.AbstractEventLoop, ready: asyncio.Event) -> None:
 
 def _on_end(itself: "weakref.ref[RoutedCall]", attempts: Attempts[AioLink], ended: object) -> None:
     """Called by gRPC when an attempt is over."""
-    call, inner = itself(), cast(InnerCall, ended)
+    call = itself()
+    inner: InnerCall = ended  # type: ignore[assignment]  # gRPC gives back the call
     if call is not None:
         call.moved_on(inner)
         return
     # Nobody looks any more: only the bookkeeping remains.
-    code = _Finished[grpc.StatusCode].value(inner.code())
+    code = _finished(inner.code())
     if code is grpc.StatusCode.OK:
         attempts.succeeded()
     else:
@@ -317,9 +318,11 @@ class _UnaryResponse(RoutedCall):
 
     async def _response(self) -> object:
         while True:
-            inner = await self._present()
+            inner = self._inner
+            if inner is None or self._first is not None:
+                inner = await self._present()
             try:
-                response = await cast("grpc.aio.UnaryUnaryCall[object, object]", inner)
+                response = await inner  # type: ignore[misc]  # of one response: awaitable
             except grpc.aio.AioRpcError:
                 if self.moved_on(inner):
                     continue

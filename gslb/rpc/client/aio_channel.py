@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -47,16 +48,17 @@ class _Routed(Routed[AioLink]):
             raise grpc.aio.UsageError("Channel is closed.")
         return Attempts(self._core, self._method.name, timeout, metadata)
 
-    def _start(
-        self, attempts: Attempts[AioLink], request: object, options: dict[str, object], replay: AioReplay | None = None
-    ) -> Start:
-        method = self._method
-
-        def start(link: AioLink, timeout_s: float | None) -> InnerCall:
-            given = request if replay is None else replay.attempt()
-            return link.method(method)(given, timeout=timeout_s, metadata=attempts.metadata, **options)
-
-        return start
+    def _attempt(
+        self,
+        attempts: Attempts[AioLink],
+        request: object,
+        options: dict[str, object],
+        replay: AioReplay | None,
+        link: AioLink,
+        timeout_s: float | None,
+    ) -> InnerCall:
+        given = request if replay is None else replay.attempt()
+        return link.method(self._method)(given, timeout=timeout_s, metadata=attempts.metadata, **options)
 
     def _begin(
         self,
@@ -67,7 +69,7 @@ class _Routed(Routed[AioLink]):
         replay: AioReplay | None = None,
     ) -> tuple[Attempts[AioLink], Start]:
         attempts = self._attempts(timeout, metadata)
-        return attempts, self._start(attempts, request, options, replay)
+        return attempts, partial(self._attempt, attempts, request, options, replay)
 
 
 class _UnaryUnary(_Routed, UnaryUnary):
@@ -83,11 +85,12 @@ class _UnaryUnary(_Routed, UnaryUnary):
     ) -> RoutedUnaryUnaryCall | HedgedUnaryUnaryCall:
         options = call_options(credentials, wait_for_ready, compression)
         attempts = self._attempts(timeout, metadata)
+        if self._core.settings.hedging:
+            return HedgedUnaryUnaryCall(attempts, partial(self._routed, request, options))
+        return self._routed(request, options, attempts)
 
-        def begin(copy: Attempts[AioLink]) -> RoutedUnaryUnaryCall:
-            return RoutedUnaryUnaryCall(self._core, copy, self._start(copy, request, options))
-
-        return HedgedUnaryUnaryCall(attempts, begin) if self._core.settings.hedging else begin(attempts)
+    def _routed(self, request: object, options: dict[str, object], attempts: Attempts[AioLink]) -> RoutedUnaryUnaryCall:
+        return RoutedUnaryUnaryCall(self._core, attempts, partial(self._attempt, attempts, request, options, None))
 
 
 class _UnaryStream(_Routed, UnaryStream):

@@ -17,10 +17,12 @@ from gslb.rpc.client.errors import ConfigurationError
 from gslb.rpc.client.settings import Settings
 from gslb.rpc.client.shared import control as shared_control
 from gslb.rpc.client.sync_channel import ServiceChannel
+from gslb.rpc.context import CALLER_KEY
 from gslb.rpc.policy.rules import NAMES, RING_HASH
 from gslb.wire.scalars import label
 
 Control = ControlConnection | str | Sequence[str] | None
+_AGENT = "grpc.primary_user_agent"
 _METADATA_KEY = re.compile(r"[a-z0-9_.-]{1,64}", re.ASCII)
 Idempotent = bool | Callable[[str], bool]
 
@@ -105,12 +107,24 @@ def connection_of(given: ChannelOptions, locality: str) -> ControlConnection:
     return shared_control(control, locality=locality)
 
 
-def endpoint_options(extra: Sequence[tuple[str, int | str]] | None) -> Options:
-    """gRPC options of the connections to tasks."""
+def endpoint_options(extra: Sequence[tuple[str, int | str]] | None, caller: str) -> Options:
+    """gRPC options of the connections to tasks. `caller`: the service that this process is; empty: nothing is said of it.
+
+    Who calls is said in the user agent, which goes along anyway: metadata of its own would cost each call as much as
+    everything else that we do for it.
+    """
     # Core's transparent retries (of requests that a server never saw) are wanted; policy retries are configured nowhere.
     own = {"grpc.enable_retries", *(name for name, _ in extra or ())}  # gRPC takes the first of two with one name
     common = [option for option in channel_options() if option[0] not in own]
-    return [*common, *(extra or ())]
+    return [*common, *_naming(extra or (), caller)]
+
+
+def _naming(extra: Sequence[tuple[str, int | str]], caller: str) -> Options:
+    if not caller:
+        return list(extra)
+    agents = [str(value) for name, value in extra if name == _AGENT]
+    others = [option for option in extra if option[0] != _AGENT]
+    return [(_AGENT, " ".join([f"{CALLER_KEY}/{caller}", *agents[:1]])), *others]
 
 
 def channel(service: str, **given: Unpack[ChannelOptions]) -> ServiceChannel:
@@ -119,7 +133,7 @@ def channel(service: str, **given: Unpack[ChannelOptions]) -> ServiceChannel:
     Raises ConfigurationError. Nothing is dialled before it is needed.
     """
     settings = settings_of(service, given)
-    merged = endpoint_options(given.get("options"))
+    merged = endpoint_options(given.get("options"), settings.caller)
     credentials = given.get("credentials")
 
     def dial(target: str) -> grpc.Channel:

@@ -27,7 +27,7 @@ class Attempts(Generic[L]):
     """
 
     __slots__ = (
-        "_core", "_criticality", "_idempotent", "_key", "_most", "_open", "_paid", "_sent", "_started_s", "_trace",
+        "_core", "_criticality", "_key", "_method", "_most", "_open", "_paid", "_sent", "_started_s", "_trace",
         "_trace_id", "_tried", "deadline_s", "held_back", "metadata",
     )  # fmt: skip
 
@@ -39,19 +39,27 @@ class Attempts(Generic[L]):
         metadata: Iterable[context.Metadatum] | None,
     ) -> None:
         settings = core.settings
-        sent, self._trace = spans.outgoing(settings, method, metadata)
-        self._sent, self._criticality, self._trace_id = sent
+        if spans.begin is None:
+            sent, self._trace = context.outgoing(metadata, settings.criticality), None
+        else:
+            sent, self._trace = spans.traced(spans.begin, settings, method, metadata)
+        self._sent, self._criticality, self._trace_id = sent.identified() if core.ranks else sent
         self.metadata = self._sent  # of the attempt under way
-        self.deadline_s = context.deadline_of(timeout_s)
+        now_s = time.monotonic()
+        self.deadline_s = context.deadline_of(timeout_s, now_s)
         self._core = core
-        self._idempotent = settings.idempotent(method)
+        self._method = method
         self._key = affinity_of(self.metadata, settings.affinity) if settings.affinity else ""
         self._most = limits.ATTEMPTS_MAX
         self._tried: list[L] = []
         self._open = False  # an attempt is under way
         self._paid = False  # it is a retry out of the budget
-        self._started_s = time.monotonic()
-        self.held_back = core.count(self._criticality, self._trace_id, self._started_s)
+        self._started_s = now_s
+        self.held_back = core.count(self._criticality, self._trace_id, now_s)
+
+    @property
+    def _idempotent(self) -> bool:
+        return self._core.settings.idempotent(self._method)
 
     def rival(self, *, overdue: bool = False) -> "Attempts[L] | None":
         """A second copy of the call, for one attempt at another task; None: it must not be sent, or there is nobody.
@@ -99,8 +107,9 @@ class Attempts(Generic[L]):
     def succeeded(self, trailers: Trailers | None = None) -> None:
         """The last task answered with OK."""
         self._finish(None, trailers=trailers)
-        self._note(None, grpc.StatusCode.OK)
-        self.over()
+        if self._trace is not None:
+            self._note(None, grpc.StatusCode.OK)
+            self.over()
 
     def abandoned(self) -> None:
         """The caller gave up, or never got as far as sending: says nothing about the task."""

@@ -64,6 +64,7 @@ class ServiceCore(Generic[L]):
         self.counts = Counts()
         self.closed = False
         self.listening = False  # whether reports that come with answers are of use
+        self.ranks = settings.hedging  # whether calls need a trace id of our own
         self._feed = feed
         self._make_link = make_link
         self._lock = threading.Lock()
@@ -185,10 +186,12 @@ class ServiceCore(Generic[L]):
     def count(self, criticality: Criticality, trace_id: str, now_s: float) -> str:
         """Counts one logical first attempt, whatever becomes of it; why it must not be made, empty: it may."""
         with self._lock:
-            self._tally.attempt(criticality)
+            self._tally.attempts[criticality] += 1
             self.counts.requests += 1
             self._budget.request(now_s)
-            if self._protection.admit(criticality, trace_id, self._rng, now_s):
+            admitted = self._protection.admit(criticality, trace_id, self._rng, now_s)
+            self.ranks = self._protection.ranks
+            if admitted:
                 return ""
             return self._protection.why_held_back(criticality)
 
@@ -459,7 +462,7 @@ class ServiceCore(Generic[L]):
     def total_attempts(self) -> list[int]:
         """Logical first attempts since the channel was made, by criticality."""
         with self._lock:
-            return list(self._tally.total_attempts)
+            return self._tally.total_attempts
 
     def links(self) -> list[L]:
         """The tasks known now, by name."""

@@ -62,12 +62,18 @@ class Protection:
         """Whether a call may go out, or would only be refused."""
         if self.hedging is not None:
             self.hedging.request(now_s)
-        # Nobody is held back, as nearly always: the rank is of no interest then, nor is the draw.
-        whole = self.sent_fraction(criticality) >= 1.0
-        rank, u = (0.0, 0.0) if whole else (rank_of(trace_id), rng())
+        if self.quota is None and self.throttle.whole:
+            # Nobody is held back, as nearly always: the rank is of no interest then, nor is the draw.
+            return self.throttle.admit(criticality, 0.0, 0.0, now_s)
+        rank, u = _rank(trace_id), rng()
         if self.quota is not None and not self.quota.admit(criticality, rank, u, now_s):
             return False
         return self.throttle.admit(criticality, rank, u, now_s)
+
+    @property
+    def ranks(self) -> bool:
+        """Whether calls need a trace id of the client's own: some are held back by it, or two copies must have one."""
+        return self.hedging is not None or not self.throttle.whole or self.quota is not None
 
     def sent_fraction(self, criticality: Criticality) -> float:
         """The part of its calls that a class sends now."""
@@ -87,7 +93,7 @@ class Protection:
         """An attempt ended, and its caller did not cancel it."""
         failure, refused = outcome.failure, outcome.refused
         # Only of refused calls the rank is of interest: they may have been sent to ask.
-        rank = 0.0 if refused is Refusal.NO else rank_of(outcome.trace_id)
+        rank = 0.0 if refused is Refusal.NO else _rank(outcome.trace_id)
         level, sent_s = outcome.criticality, outcome.sent_s
         self.throttle.ended(level, sent_s, now_s, refused=refused is Refusal.FULL, rank=rank)
         if refused is Refusal.QUOTA and self.quota is None:
@@ -120,3 +126,8 @@ class Protection:
             return False
         self.hedges += 1
         return True
+
+
+def _rank(trace_id: str) -> float:
+    """That of a call; the first to go of one that went out before anybody was held back, and has no id."""
+    return rank_of(trace_id) if trace_id else 0.0

@@ -37,22 +37,20 @@ class CallTrace(Protocol):
 
 Begin = Callable[[str, str], CallTrace]
 
-_begin: Begin | None = None
+begin: Begin | None = None  # with (service, method); None: calls are not traced
 
 
-def use(begin: Begin | None) -> None:
-    """Traces calls that begin from now on with `begin(service, method)`; None: does not."""
-    global _begin
-    _begin = begin
+def use(tracer: Begin | None) -> None:
+    """Traces calls that begin from now on with `tracer(service, method)`; None: does not."""
+    global begin
+    begin = tracer
 
 
-def outgoing(
-    settings: Settings, method: str, metadata: Iterable[context.Metadatum] | None
-) -> tuple[context.Outgoing, CallTrace | None]:
-    """What a call that begins here sends on, and its trace; None: it is not traced."""
-    if _begin is None:
-        return context.outgoing(metadata, settings.criticality, settings.caller), None
-    trace = _begin(settings.service, method)
-    sent = context.outgoing(metadata, settings.criticality, settings.caller, trace.trace_id)
+def traced(
+    tracer: Begin, settings: Settings, method: str, metadata: Iterable[context.Metadatum] | None
+) -> tuple[context.Outgoing, CallTrace]:
+    """What a call that begins here sends on, and its trace."""
+    trace = tracer(settings.service, method)
+    sent = context.outgoing(metadata, settings.criticality, trace.trace_id)
     trace.sends(sent)
     return sent, trace

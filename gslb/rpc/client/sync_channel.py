@@ -4,6 +4,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, cast
 
@@ -77,19 +78,22 @@ class _Routed(Routed[SyncLink]):
         self, attempts: Attempts[SyncLink], request: object, options: dict[str, object], *, replay: Replay | None = None
     ) -> RoutedCall:
         """A call that goes on by itself."""
-        method = self._method
-
-        def start(link: SyncLink, timeout_s: float | None) -> InnerCall:
-            make = link.method(method)
-            begin = make.future if method.kind.endswith("_unary") else make
-            return begin(
-                request if replay is None else replay.attempt(),
-                timeout=timeout_s,
-                metadata=attempts.metadata,
-                **options,
-            )
-
+        start = partial(self._attempt, attempts, request, options, replay)
         return RoutedCall(self._core, attempts, start, replay).begin()
+
+    def _attempt(
+        self,
+        attempts: Attempts[SyncLink],
+        request: object,
+        options: dict[str, object],
+        replay: Replay | None,
+        link: SyncLink,
+        timeout_s: float | None,
+    ) -> InnerCall:
+        make = link.method(self._method)
+        begin = make.future if self._method.kind.endswith("_unary") else make
+        given = request if replay is None else replay.attempt()
+        return begin(given, timeout=timeout_s, metadata=attempts.metadata, **options)
 
 
 class _UnaryUnary(_Routed, UnaryUnary):

@@ -31,13 +31,13 @@ class Tally:
     """First attempts by criticality and answers by task. Guarded by the core's lock."""
 
     attempts: list[int] = field(default_factory=_none)  # logical first attempts, since the last report
-    total_attempts: list[int] = field(default_factory=_none)  # since the channel was made
+    _reported: list[int] = field(default_factory=_none)  # those before it
     _departed: list[tuple[str, int, int]] = field(default_factory=list)
 
-    def attempt(self, criticality: Criticality) -> None:
-        """One logical first attempt."""
-        self.attempts[criticality] += 1
-        self.total_attempts[criticality] += 1
+    @property
+    def total_attempts(self) -> list[int]:
+        """Logical first attempts since the channel was made, by criticality."""
+        return [before + now for before, now in zip(self._reported, self.attempts, strict=True)]
 
     def departs(self, member: Member) -> None:
         """What was seen of a task that goes is for the next report still."""
@@ -47,6 +47,7 @@ class Tally:
 
     def take_attempts(self) -> list[int]:
         """Logical first attempts since the last call, by criticality."""
+        self._reported = self.total_attempts
         taken, self.attempts = self.attempts, _none()
         return taken
 

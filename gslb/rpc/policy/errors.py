@@ -58,7 +58,7 @@ class ErrorLoad:
         self._fade(now_s)
         self.attempts += 1.0
         self.errors += errors
-        return self._burden()
+        return self._burden() if self.errors else 0.0
 
     def look(self, now_s: float) -> float:
         """The burden after the time that has passed."""

@@ -75,7 +75,8 @@ class Member:
         """
         if failure in ANSWERS:
             self._heard(now_s)
-        self.burden = self.error_load.add(errors_in(failure, refused=refused), now_s)
+        errors = errors_in(failure, refused=refused) if failure is not None else 0.0
+        self.burden = self.error_load.add(errors, now_s)
         if not self.burden or self.watched:
             return False
         self.watched = True

@@ -69,14 +69,15 @@ class Throttle:
     excess: float = limits.THROTTLE_EXCESS
     _classes: tuple[_Class, ...] = field(default_factory=lambda: tuple(_Class() for _ in Criticality))
     answer_s: float = 0.0  # smoothed: how long an accepted call takes
+    whole: bool = True  # every class sends all of its calls
 
     def admit(self, criticality: Criticality, rank: float, u: float, now_s: float) -> bool:
         """Whether the call may go out. `rank`: of its trace id; `u`: drawn uniformly from [0, 1)."""
         one = self._classes[criticality]
         if one.since_s is None:
             one.since_s = now_s
-        elif now_s - one.since_s >= self.window_s and one.accepted + one.refused:
-            one.turn(now_s, self.excess)
+        elif now_s - one.since_s >= limits.THROTTLE_WINDOW_S:
+            self._perhaps_turn(one, now_s - one.since_s, now_s)
         if rank >= one.fraction and not self._quiet(one, u, now_s):
             one.held_back += 1
             return False
@@ -111,6 +112,12 @@ class Throttle:
     def held_back(self) -> tuple[int, ...]:
         """Calls that were not sent, by criticality, since the channel was made."""
         return tuple(one.held_back for one in self._classes)
+
+    def _perhaps_turn(self, one: _Class, lasted_s: float, now_s: float) -> None:
+        """Ends a window that has lasted for long enough, if anything was seen in it."""
+        if lasted_s >= self.window_s and one.accepted + one.refused:
+            one.turn(now_s, self.excess)
+            self.whole = all(other.fraction >= 1.0 for other in self._classes)
 
     def _quiet(self, one: _Class, u: float, now_s: float) -> bool:
         """Whether it is time to ask; drawn, so that clients do not all ask in one moment."""

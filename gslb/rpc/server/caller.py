@@ -1,8 +1,9 @@
 """Who asks, as quotas know it: the service that calls.
 
 With mutual TLS it is what the client's certificate says: of a URI the last part, of a DNS name the first label, else
-the common name. Without a certificate it is what the client says itself, in the metadata `gslb-caller` that our channels
-send (`caller=` or GSLB_SERVICE): good enough among programs that mean well, and no protection against one that does not.
+the common name. Without a certificate it is what the client says itself: a call in its metadata `gslb-caller`, our channels
+for all of theirs in the user agent (`caller=` or GSLB_SERVICE). That is good enough among programs that mean well, and no
+protection against one that does not.
 """
 
 import re
@@ -10,9 +11,10 @@ from collections.abc import Iterable, Mapping
 from typing import Final, Protocol
 
 from bns.transport import ANONYMOUS, principal_of
-from gslb.rpc.context import CALLER_KEY, Metadatum
+from gslb.rpc.context import AGENT_KEY, CALLER_KEY, Metadatum
 
 _LABEL: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
+_AGENT: Final = re.compile(rf"{CALLER_KEY}/({_LABEL.pattern})(?= |\Z)", re.ASCII)
 
 
 class CalledContext(Protocol):
@@ -28,16 +30,36 @@ def caller_of(context: CalledContext) -> str:
     principal = principal_of(context) if hasattr(context, "auth_context") else ANONYMOUS
     if principal != ANONYMOUS:
         return named(principal)
-    return declared(context.invocation_metadata() or ())
+    agent = ""
+    for key, value in context.invocation_metadata() or ():
+        if key == CALLER_KEY:
+            return _label(value)
+        if key == AGENT_KEY and isinstance(value, str):
+            agent = value
+    return of_agent(agent)
 
 
 def declared(metadata: Iterable[Metadatum]) -> str:
-    """What a client says of itself; empty: nothing, or no name."""
-    for key, value in metadata:
-        if key == CALLER_KEY:
-            text = value.decode("ascii", "replace") if isinstance(value, bytes) else value
-            return text if _LABEL.fullmatch(text) else ""
-    return ""
+    """What this metadata says; empty: nothing, or no name.
+
+    Not what a user agent says: in HTTP those are the browsers', and nothing in front of an application takes them away.
+    """
+    return next((_label(value) for key, value in metadata if key == CALLER_KEY), "")
+
+
+def of_agent(agent: str) -> str:
+    """What the user agent of one of our channels says; empty: it is another's.
+
+    >>> of_agent("gslb-caller/web grpc-python/1.76.0"), of_agent("grpc-python/1.76.0")
+    ('web', '')
+    """
+    found = _AGENT.match(agent)
+    return found[1] if found is not None else ""
+
+
+def _label(value: str | bytes) -> str:
+    text = value.decode("ascii", "replace") if isinstance(value, bytes) else value
+    return text if _LABEL.fullmatch(text) else ""
 
 
 def named(principal: str) -> str:
