@@ -17,20 +17,20 @@ from tests.unit.test_rpc_policy import CATALOG, member, table_for
 class TestSuspicion:
     def test_one_failure_says_nothing_and_a_second_asks_once(self) -> None:
         suspicion = Suspicion()
-        assert suspicion.idle
+        assert not suspicion.cases
         assert suspicion.failed("us", "a", 0.0) is Verdict.NOTHING
         assert suspicion.failed("us", "a", 0.1) is Verdict.NOTHING, "the same task twice corroborates nothing"
         assert suspicion.failed("us", "b", 0.2) is Verdict.ASK
         assert suspicion.failed("us", "c", 0.3) is Verdict.NOTHING
         assert suspicion.failed("us", "d", 0.4) is Verdict.GONE
-        assert suspicion.idle
+        assert not suspicion.cases
 
     def test_an_answer_ends_it(self) -> None:
         suspicion = Suspicion()
         for task in "abc":
             suspicion.failed("us", task, 0.0)
         suspicion.answered("us")
-        assert suspicion.idle
+        assert not suspicion.cases
         assert suspicion.failed("us", "d", 0.1) is Verdict.NOTHING
 
     def test_other_datacenters_and_old_failures_do_not_count(self) -> None:

@@ -197,7 +197,7 @@ class TestOutliers:
         for task in self.TASKS:
             errors = round(100 * rates.get(task, 0.0))
             for i in range(100):
-                outliers.ended(task, error=i < errors)
+                outliers.ended(task, now_s, error=i < errors)
         return outliers.look(self.TASKS, now_s)
 
     def test_one_that_fails_more_than_the_others_is_out_for_longer_each_time(self) -> None:
@@ -220,13 +220,13 @@ class TestOutliers:
         assert self.window(Outliers(), {self.TASKS[0]: 0.05}, 0.0) == frozenset()
         few = Outliers()
         for task in self.TASKS:
-            few.ended(task, error=task == self.TASKS[0])
+            few.ended(task, 0.0, error=task == self.TASKS[0])
         assert few.look(self.TASKS, 0.0) == frozenset()
 
     def test_a_lone_task_stays_and_one_that_left_is_forgotten(self) -> None:
         outliers = Outliers()
         for _ in range(100):
-            outliers.ended("only", error=True)
+            outliers.ended("only", 0.0, error=True)
         assert outliers.look(["only"], 0.0) == frozenset()
         assert outliers.look([], 1.0) == frozenset()
 

@@ -116,9 +116,14 @@ class RoutedCall:
 
     def moved_on(self, inner: InnerCall) -> bool:
         """After something of `inner` was seen: whether another attempt has taken its place, or does so now."""
-        if self._inner is inner and not self._ended and inner.done():
+        if not self._ended and self._inner is inner and inner.done():
             self._decide(inner)
         return self._inner is not inner
+
+    def attempt_ended(self, inner: InnerCall) -> None:
+        """gRPC says so."""
+        if not self._ended and self._inner is inner:
+            self._decide(inner)
 
     def _decide(self, inner: InnerCall) -> None:
         code = _finished(inner.code())
@@ -300,7 +305,7 @@ def _on_end(itself: "weakref.ref[RoutedCall]", attempts: Attempts[AioLink], ende
     call = itself()
     inner: InnerCall = ended  # type: ignore[assignment]  # gRPC gives back the call
     if call is not None:
-        call.moved_on(inner)
+        call.attempt_ended(inner)
         return
     # Nobody looks any more: only the bookkeeping remains.
     code = _finished(inner.code())
@@ -332,7 +337,8 @@ class _UnaryResponse(RoutedCall):
             except BaseException:
                 self._give_up(inner)
                 raise
-            self.moved_on(inner)
+            if not self._ended:
+                self.moved_on(inner)
             return response
 
 

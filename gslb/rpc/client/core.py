@@ -174,8 +174,8 @@ class ServiceCore(Generic[L]):
 
     def _compare(self, link: L, outcome: Outcome, now_s: float) -> bool:
         """Holds the tasks' errors against one another; whether others are left out now. Under the lock."""
-        self._protection.ended(link.endpoint.task, outcome, now_s)
-        if not self._protection.look(self._links, now_s):
+        due = self._protection.ended(link.endpoint.task, outcome, now_s)
+        if not due or not self._protection.look(self._links, now_s):
             return False
         for task, known in self._links.items():
             known.ejected = task in self._protection.ejected
@@ -189,8 +189,10 @@ class ServiceCore(Generic[L]):
             self._tally.attempts[criticality] += 1
             self.counts.requests += 1
             self._budget.request(now_s)
-            admitted = self._protection.admit(criticality, trace_id, self._rng, now_s)
-            self.ranks = self._protection.ranks
+            protection = self._protection
+            admitted = protection.admit(criticality, trace_id, self._rng, now_s)
+            # Some calls are held back by it, or two copies of one must have the same.
+            self.ranks = self.settings.hedging or protection.quota is not None or not protection.throttle.whole
             if admitted:
                 return ""
             return self._protection.why_held_back(criticality)

@@ -66,7 +66,7 @@ class Doubts(Generic[L]):
         """What the end of an attempt on `link` shows (None: a response, which shows nothing); under the lock."""
         falls = link.note(failure)
         if failure in ANSWERS:
-            if not self._suspicion.idle:
+            if self._suspicion.cases:
                 self._suspicion.answered(link.endpoint.datacenter)
             return self._back(link) if link.stalled else None
         verdict, fallen = self._judge(link, failure)

@@ -70,11 +70,6 @@ class Protection:
             return False
         return self.throttle.admit(criticality, rank, u, now_s)
 
-    @property
-    def ranks(self) -> bool:
-        """Whether calls need a trace id of the client's own: some are held back by it, or two copies must have one."""
-        return self.hedging is not None or not self.throttle.whole or self.quota is not None
-
     def sent_fraction(self, criticality: Criticality) -> float:
         """The part of its calls that a class sends now."""
         part = self.throttle.fraction(criticality)
@@ -89,8 +84,8 @@ class Protection:
         """The details of a call that `admit` did not let go."""
         return HELD_BACK.format(percent=100 * (1 - self.sent_fraction(criticality)), level=criticality.name)
 
-    def ended(self, task: str, outcome: Outcome, now_s: float) -> None:
-        """An attempt ended, and its caller did not cancel it."""
+    def ended(self, task: str, outcome: Outcome, now_s: float) -> bool:
+        """An attempt ended, and its caller did not cancel it. Whether it is time to `look`."""
         failure, refused = outcome.failure, outcome.refused
         # Only of refused calls the rank is of interest: they may have been sent to ask.
         rank = 0.0 if refused is Refusal.NO else _rank(outcome.trace_id)
@@ -100,19 +95,15 @@ class Protection:
             self.quota = Throttle(limits.QUOTA_EXCESS)
         if self.quota is not None:
             self.quota.ended(level, sent_s, now_s, refused=refused is Refusal.QUOTA, rank=rank)
-        self.outliers.ended(task, error=failure in _ERRORS and refused is Refusal.NO)
         hedging = self.hedging
-        if hedging is None:
-            return
-        if refused is not Refusal.NO:
+        if hedging is not None and refused is not Refusal.NO:
             hedging.refused(now_s)
-        elif failure is None:
+        elif hedging is not None and failure is None:
             hedging.answered(now_s - outcome.sent_s)
+        return self.outliers.ended(task, now_s, error=failure in _ERRORS and refused is Refusal.NO)
 
     def look(self, tasks: Collection[str], now_s: float) -> bool:
-        """Compares the tasks, once in a window; whether others than before are left out now."""
-        if not self.outliers.due(now_s):
-            return False
+        """Compares the tasks; whether others than before are left out now."""
         before, self.ejected = self.ejected, self.outliers.look(tasks, now_s)
         return self.ejected != before
 

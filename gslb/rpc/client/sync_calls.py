@@ -322,11 +322,11 @@ def wait_for_task(core: ServiceCore[SyncLink], attempts: Attempts[SyncLink]) -> 
     if attempts.held_back:
         attempts.over(grpc.StatusCode.RESOURCE_EXHAUSTED, attempts.held_back)
         raise LocalRpcError(grpc.StatusCode.RESOURCE_EXHAUSTED, attempts.held_back)
+    link = attempts.first()
+    if link is not None:
+        return link
     wait_until_s = time.monotonic() + attempts.wait_s()
     while True:
-        link = attempts.first()
-        if link is not None:
-            return link
         if core.closed:
             attempts.abandoned()
             raise ValueError("Cannot invoke RPC on closed channel!")
@@ -337,3 +337,6 @@ def wait_for_task(core: ServiceCore[SyncLink], attempts: Attempts[SyncLink]) -> 
             attempts.over(grpc.StatusCode.UNAVAILABLE, reason)
             raise LocalRpcError(grpc.StatusCode.UNAVAILABLE, reason)
         core.wait_ready(left_s)
+        link = attempts.first()
+        if link is not None:
+            return link

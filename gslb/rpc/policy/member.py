@@ -89,7 +89,7 @@ class Member:
 
     def _heard(self, now_s: float) -> None:
         """It answered a request: it is waited for as long as that took, or has taken lately."""
-        took_s = now_s - self.silent_since_s
+        took_s = now_s - max(self.heard_s, self.waiting_s)
         if took_s > self.patience_s:
             self.patience_s = min(limits.STALL_PATIENCE_MAX_S, took_s)
         elif self.patience_s > limits.STALL_S:

@@ -39,16 +39,16 @@ class Outliers:
     _seen: dict[str, _Seen] = field(default_factory=dict)
     since_s: float | None = None
 
-    def ended(self, task: str, *, error: bool) -> None:
-        """An attempt is over. `error`: of the server's making, a refusal for overload not among them."""
+    def ended(self, task: str, now_s: float, *, error: bool) -> bool:
+        """An attempt is over. `error`: of the server's making, a refusal for overload not among them.
+
+        Whether the window is over, and `look` has something to do.
+        """
         seen = self._seen.get(task)
         if seen is None:
             seen = self._seen[task] = _Seen()
         seen.requests += 1
         seen.errors += error
-
-    def due(self, now_s: float) -> bool:
-        """Whether the window is over and `look` has something to do."""
         if self.since_s is None:
             self.since_s = now_s
         return now_s - self.since_s >= limits.EJECT_WINDOW_S

@@ -43,23 +43,18 @@ class _Case:
 class Suspicion:
     """Failures by datacenter since its last answer. Guarded by the channel's lock; times are monotonic seconds."""
 
-    _cases: dict[str, _Case] = field(default_factory=dict)
-
-    @property
-    def idle(self) -> bool:
-        """Whether nobody is suspected: answers need not be told then."""
-        return not self._cases
+    cases: dict[str, _Case] = field(default_factory=dict)  # without any, answers need not be told
 
     def failed(self, datacenter: str, task: str, now_s: float, *, unreached: bool = True) -> Verdict:
         """A connection to `task` failed (`unreached`), or a call to it waited in vain."""
-        case = self._cases.get(datacenter)
+        case = self.cases.get(datacenter)
         if case is None or now_s - case.since_s > WINDOW_S:
-            case = self._cases[datacenter] = _Case(now_s)
+            case = self.cases[datacenter] = _Case(now_s)
         case.failed.add(task)
         if unreached:
             case.unreached.add(task)
         if len(case.failed) >= GONE_AFTER and len(case.unreached) >= UNREACHED:
-            del self._cases[datacenter]
+            del self.cases[datacenter]
             return Verdict.GONE
         if len(case.failed) >= SUSPECT_AFTER and not case.asked:
             case.asked = True
@@ -68,7 +63,7 @@ class Suspicion:
 
     def answered(self, datacenter: str) -> None:
         """Somebody there answered."""
-        self._cases.pop(datacenter, None)
+        self.cases.pop(datacenter, None)
 
 
 def sample(of: Sequence[T], rng: Callable[[], float], count: int = ASKED) -> list[T]:
