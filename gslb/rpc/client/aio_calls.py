@@ -60,6 +60,15 @@ def _finished(coroutine: Coroutine[object, object, T]) -> T | None:
 class RoutedCall:
     """What all four kinds share: `grpc.aio.Call`."""
 
+    # Of the class while they are as at first, as they are for nearly all calls until the end.
+    _inner: InnerCall | None = None
+    _first: asyncio.Task[None] | None = None  # waits for a plan
+    _ended = False  # no other attempt follows
+    _error: grpc.aio.AioRpcError | None = None  # ended by ourselves
+    _delivered = False  # the caller has seen something of a response
+    _cancelled = False
+    _callbacks: tuple[DoneCallback, ...] = ()
+
     def __init__(
         self, core: ServiceCore[AioLink], attempts: Attempts[AioLink], start: Start, replay: AioReplay | None = None
     ) -> None:
@@ -67,13 +76,6 @@ class RoutedCall:
         self._attempts = attempts
         self._start = start
         self._replay = replay
-        self._inner: InnerCall | None = None
-        self._first: asyncio.Task[None] | None = None  # waits for a plan
-        self._ended = False  # no other attempt follows
-        self._error: grpc.aio.AioRpcError | None = None  # ended by ourselves
-        self._delivered = False  # the caller has seen something of a response
-        self._cancelled = False
-        self._callbacks: list[DoneCallback] = []
         if attempts.held_back:
             self._fail(grpc.StatusCode.RESOURCE_EXHAUSTED, attempts.held_back)
             return
@@ -127,10 +129,7 @@ class RoutedCall:
 
     def _decide(self, inner: InnerCall) -> None:
         code = _finished(inner.code())
-
-        def trailers() -> grpc.aio.Metadata | None:
-            return _finished(inner.trailing_metadata())
-
+        trailers = partial(_trailers, inner)
         if code is grpc.StatusCode.OK:
             self._attempts.succeeded(trailers)
             self._end()
@@ -160,7 +159,7 @@ class RoutedCall:
         self._ended = True
         if self._replay is not None:
             self._replay.close()
-        callbacks, self._callbacks = self._callbacks, []
+        callbacks, self._callbacks = self._callbacks, ()
         for callback in callbacks:
             try:
                 callback(self)
@@ -225,7 +224,7 @@ class RoutedCall:
         if self._ended:
             callback(self)
         else:
-            self._callbacks.append(callback)
+            self._callbacks = (*self._callbacks, callback)
 
     async def initial_metadata(self) -> grpc.aio.Metadata:
         if self._error is not None:
@@ -276,6 +275,10 @@ class RoutedCall:
                 await self.details(),
                 await self.debug_error_string(),
             )
+
+
+def _trailers(inner: InnerCall) -> grpc.aio.Metadata | None:
+    return _finished(inner.trailing_metadata())
 
 
 async def first_link(core: ServiceCore[AioLink], attempts: Attempts[AioLink]) -> AioLink | None:

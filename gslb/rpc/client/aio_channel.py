@@ -23,7 +23,7 @@ from gslb.rpc.client.aio_link import AioLink, Dial, InnerCall, link_factory
 from gslb.rpc.client.aio_replay import AioReplay, Requests
 from gslb.rpc.client.attempts import Attempts
 from gslb.rpc.client.core import Feed, ServiceCore
-from gslb.rpc.client.facade import Facade, Routed, call_options
+from gslb.rpc.client.facade import PLAIN, CallOptions, Facade, Routed, call_options
 from gslb.rpc.client.settings import Settings
 from gslb.rpc.context import Metadatum
 
@@ -52,7 +52,7 @@ class _Routed(Routed[AioLink]):
         self,
         attempts: Attempts[AioLink],
         request: object,
-        options: dict[str, object],
+        options: CallOptions,
         replay: AioReplay | None,
         link: AioLink,
         timeout_s: float | None,
@@ -65,7 +65,7 @@ class _Routed(Routed[AioLink]):
         request: object,
         timeout: float | None,
         metadata: Iterable[Metadatum] | None,
-        options: dict[str, object],
+        options: CallOptions,
         replay: AioReplay | None = None,
     ) -> tuple[Attempts[AioLink], Start]:
         attempts = self._attempts(timeout, metadata)
@@ -83,13 +83,14 @@ class _UnaryUnary(_Routed, UnaryUnary):
         wait_for_ready: bool | None = None,
         compression: grpc.Compression | None = None,
     ) -> RoutedUnaryUnaryCall | HedgedUnaryUnaryCall:
-        options = call_options(credentials, wait_for_ready, compression)
+        plain = credentials is None and compression is None
+        options = PLAIN if plain else call_options(credentials, wait_for_ready, compression)
         attempts = self._attempts(timeout, metadata)
         if self._core.settings.hedging:
-            return HedgedUnaryUnaryCall(attempts, partial(self._routed, request, options))
-        return self._routed(request, options, attempts)
+            return HedgedUnaryUnaryCall(attempts, partial(self._copy, request, options))
+        return RoutedUnaryUnaryCall(self._core, attempts, partial(self._attempt, attempts, request, options, None))
 
-    def _routed(self, request: object, options: dict[str, object], attempts: Attempts[AioLink]) -> RoutedUnaryUnaryCall:
+    def _copy(self, request: object, options: CallOptions, attempts: Attempts[AioLink]) -> RoutedUnaryUnaryCall:
         return RoutedUnaryUnaryCall(self._core, attempts, partial(self._attempt, attempts, request, options, None))
 
 

@@ -109,10 +109,9 @@ class ServiceCore(Generic[L]):
             now_s = time.monotonic()
             with self._lock:
                 # A link that left between the two lines above may be closed by now; the table is a new one then.
-                if link.leaving:
-                    continue
-                self._given(link, now_s)
-            return link
+                if not link.leaving:
+                    self._given(link, now_s)
+                    return link
         return None
 
     def _given(self, link: L, now_s: float) -> None:
@@ -153,12 +152,16 @@ class ServiceCore(Generic[L]):
             link.in_flight -= 1
             if self._chooser is not None and not cancelled:
                 self._chooser.ended(link, now_s - outcome.sent_s, now_s, ok=failure in {None, Failure.ANSWERED})
-            found = None if cancelled else self._doubts.ended(link, failure)
-            if not cancelled and link.charge(failure, now_s, refused=refused):
-                self._plan_relief(link)
+            found = None
+            if failure is None and not (cancelled or link.stalled or self._doubts.cases):
+                link.answered(now_s)
+            elif not cancelled:
+                found = self._doubts.ended(link, failure)
+                if link.charge(failure, now_s, refused=refused):
+                    self._plan_relief(link)
             changed = found is not None and found.changed
-            if not cancelled and self._compare(link, outcome, now_s):
-                changed = True
+            if not cancelled and self._protection.ended(link.endpoint.task, outcome, now_s):
+                changed = self._compare(now_s) or changed
             closing = link.leaving and link.in_flight == 0
             if closing:
                 self._leaving.discard(link)
@@ -172,10 +175,9 @@ class ServiceCore(Generic[L]):
         if found is not None:
             found.follow()
 
-    def _compare(self, link: L, outcome: Outcome, now_s: float) -> bool:
+    def _compare(self, now_s: float) -> bool:
         """Holds the tasks' errors against one another; whether others are left out now. Under the lock."""
-        due = self._protection.ended(link.endpoint.task, outcome, now_s)
-        if not due or not self._protection.look(self._links, now_s):
+        if not self._protection.look(self._links, now_s):
             return False
         for task, known in self._links.items():
             known.ejected = task in self._protection.ejected

@@ -59,6 +59,7 @@ class Doubts(Generic[L]):
         self._links = links
         self._channel = channel
         self._suspicion = Suspicion()
+        self.cases = self._suspicion.cases  # without any, and of a task that is not left out, a response tells nothing
         self._rng = random.random
         self.listening = False  # somebody is going to look at who is silent
 

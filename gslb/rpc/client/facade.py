@@ -1,6 +1,7 @@
 """What the sync and the asyncio channel share: the service's core, its methods, and the face that both show."""
 
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Mapping
+from typing import Final, Generic, Protocol, TypeVar
 
 import grpc
 
@@ -99,9 +100,13 @@ class Facade(Generic[L, UU_co, US_co, SU_co, SS_co]):
         return self._stream_stream(self._core, found)
 
 
+CallOptions = Mapping[str, object]
+PLAIN: Final[CallOptions] = {}  # of a call that says nothing special
+
+
 def call_options(
     credentials: grpc.CallCredentials | None, wait_for_ready: bool | None, compression: grpc.Compression | None
-) -> dict[str, object]:
+) -> CallOptions:
     """What of a call's arguments goes on to each attempt."""
     # Waiting until one task is ready would keep the call from going to another: it is for us to wait.
     del wait_for_ready

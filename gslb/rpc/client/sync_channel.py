@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from gslb.rpc.client.attempts import Attempts, Trailers
 from gslb.rpc.client.core import Feed, ServiceCore
-from gslb.rpc.client.facade import Facade, Routed, call_options
+from gslb.rpc.client.facade import PLAIN, CallOptions, Facade, Routed, call_options
 from gslb.rpc.client.replay import Replay
 from gslb.rpc.client.settings import Settings
 from gslb.rpc.client.sync_calls import RoutedCall, wait_for_task
@@ -44,7 +44,7 @@ class _Routed(Routed[SyncLink]):
         attempts: Attempts[SyncLink],
         request: object,
         replay: Replay | None,
-        options: dict[str, object],
+        options: CallOptions,
     ) -> tuple[object, grpc.Call]:
         """Attempts one after the other in the caller's thread."""
         link = wait_for_task(self._core, attempts)
@@ -75,7 +75,7 @@ class _Routed(Routed[SyncLink]):
                 return answer
 
     def _call(
-        self, attempts: Attempts[SyncLink], request: object, options: dict[str, object], *, replay: Replay | None = None
+        self, attempts: Attempts[SyncLink], request: object, options: CallOptions, *, replay: Replay | None = None
     ) -> RoutedCall:
         """A call that goes on by itself."""
         start = partial(self._attempt, attempts, request, options, replay)
@@ -85,7 +85,7 @@ class _Routed(Routed[SyncLink]):
         self,
         attempts: Attempts[SyncLink],
         request: object,
-        options: dict[str, object],
+        options: CallOptions,
         replay: Replay | None,
         link: SyncLink,
         timeout_s: float | None,
@@ -119,7 +119,8 @@ class _UnaryUnary(_Routed, UnaryUnary):
         wait_for_ready: bool | None = None,
         compression: grpc.Compression | None = None,
     ) -> tuple[object, grpc.Call]:
-        options = call_options(credentials, wait_for_ready, compression)
+        plain = credentials is None and compression is None
+        options = PLAIN if plain else call_options(credentials, wait_for_ready, compression)
         attempts = self._attempts(timeout, metadata)
         if not self._core.settings.hedging:
             return self._block(attempts, request, None, options)
@@ -145,7 +146,7 @@ class _UnaryUnary(_Routed, UnaryUnary):
         hedging = self._core.settings.hedging
         return self._hedged(attempts, request, options) if hedging else self._call(attempts, request, options)
 
-    def _hedged(self, attempts: Attempts[SyncLink], request: object, options: dict[str, object]) -> HedgedCall:
+    def _hedged(self, attempts: Attempts[SyncLink], request: object, options: CallOptions) -> HedgedCall:
         return HedgedCall(self._core, attempts, lambda copy: self._call(copy, request, options)).start()
 
 

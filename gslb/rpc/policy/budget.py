@@ -24,14 +24,19 @@ class RetryBudget:
     reserve: float = limits.RETRY_RESERVE
     updated_s: float | None = None
 
-    def request(self, now_s: float) -> None:
-        """Counts one logical request."""
-        self._advance(now_s)
-        self.earned += self.fraction
+    def request(self, now_s: float, count: int = 1) -> None:
+        """Counts logical requests; 0: only time passes."""
+        elapsed_s = 0.0 if self.updated_s is None else now_s - self.updated_s
+        if elapsed_s > 0.0:
+            self.earned *= math.exp(-elapsed_s / self.window_s)
+            self.reserve = min(limits.RETRY_RESERVE, self.reserve + limits.RETRY_RESERVE_PER_S * elapsed_s)
+        if elapsed_s >= 0.0:
+            self.updated_s = now_s
+        self.earned += self.fraction * count
 
     def take(self, now_s: float, *, reserve: bool = True) -> bool:
         """Takes the token of one retry; False: the budget is spent, do not retry. `reserve`: that may be used, too."""
-        self._advance(now_s)
+        self.request(now_s, 0)
         if self.earned >= 1.0:
             self.earned -= 1.0
             return True
@@ -42,14 +47,6 @@ class RetryBudget:
 
     def in_vain(self, now_s: float) -> None:
         """A retry that the budget paid for failed like the attempt before it."""
-        self._advance(now_s)
+        self.request(now_s, 0)
         # Perhaps below zero: that debt is paid by the next requests, or fades.
         self.earned -= 1.0
-
-    def _advance(self, now_s: float) -> None:
-        elapsed_s = 0.0 if self.updated_s is None else now_s - self.updated_s
-        if elapsed_s > 0.0:
-            self.earned *= math.exp(-elapsed_s / self.window_s)
-            self.reserve = min(limits.RETRY_RESERVE, self.reserve + limits.RETRY_RESERVE_PER_S * elapsed_s)
-        if elapsed_s >= 0.0:
-            self.updated_s = now_s

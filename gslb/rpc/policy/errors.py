@@ -53,25 +53,20 @@ class ErrorLoad:
     errors: float = 0.0
     at_s: float = 0.0
 
-    def add(self, errors: float, now_s: float) -> float:
+    def add(self, errors: float, now_s: float, *, attempts: float = 1.0) -> float:
         """Takes in one attempt that has ended, as so much of an error; the burden from now on, in requests."""
-        self._fade(now_s)
-        self.attempts += 1.0
-        self.errors += errors
-        return self._burden() if self.errors else 0.0
-
-    def look(self, now_s: float) -> float:
-        """The burden after the time that has passed."""
-        self._fade(now_s)
-        return self._burden()
-
-    def _fade(self, now_s: float) -> None:
         if now_s > self.at_s:
             left = math.exp(-_RATE * (now_s - self.at_s))
             self.attempts *= left
             self.errors *= left
             self.at_s = now_s
-
-    def _burden(self) -> float:
+        self.attempts += attempts
+        self.errors += errors
+        if not self.errors:
+            return 0.0
         burden = CHARGE * self.errors * self.errors / (self.attempts + PRIOR)
         return burden if burden >= BURDEN_MIN else 0.0
+
+    def look(self, now_s: float) -> float:
+        """The burden after the time that has passed."""
+        return self.add(0.0, now_s, attempts=0.0)

@@ -54,6 +54,13 @@ class Member:
         self.endpoint = endpoint
         self.weight = endpoint.weight
 
+    def answered(self, now_s: float) -> None:
+        """An attempt ended with a response: `note` and `charge` in one step, for nearly all end so."""
+        self.ok += 1
+        self.proved = True
+        self._heard(now_s)
+        self.burden = self.error_load.add(0.0, now_s)
+
     def note(self, failure: Failure | None) -> bool:
         """Counts how an attempt ended (None: with a response). Whether the task must leave the choice now."""
         if failure in ANSWERS:
