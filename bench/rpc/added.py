@@ -36,7 +36,7 @@ class Size:
     calls: int
 
 
-FULL: Final = Size(200, 100)
+FULL: Final = Size(400, 100)
 QUICK: Final = Size(4, 50)
 
 
@@ -53,7 +53,7 @@ Round = Callable[[int], Awaitable[None]]
 
 
 async def rows(size: Size) -> list[Row]:
-    """All of them; about a minute."""
+    """All of them; about two minutes."""
     async with Stage("added") as stage:
         there = await servers(stage, {"near": 2})
         progress("added per RPC: blocking")
